@@ -1,0 +1,16 @@
+//! Generates the API's messages, client and server from `proto/`, without protoc, and keeps the descriptors for
+//! server reflection.
+
+use prost::Message;
+
+fn main() {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["signerd/v1/signerd.proto"], ["proto"]).expect("signerd.proto compiles");
+    let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    std::fs::write(out.join("signerd.bin"), files.encode_to_vec()).expect("descriptors are written");
+    tonic_prost_build::configure()
+        .bytes(".signerd.v1.SignRequest.message")
+        .bytes(".signerd.v1.SignStreamRequest.message")
+        .compile_fds(files)
+        .expect("code is generated");
+}
