@@ -1,0 +1,402 @@
+//! The daemon's side: a backend whose work is done in driver processes.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use signer_core::{
+    Ability, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Generate, GenerateRequest,
+    Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Pin, Result, Rotate, Signer,
+    StoreCertificate, Unlock, UnlockRequest, Watch,
+};
+
+use crate::{
+    convert,
+    pb::{self, from_driver::Body as Answer, to_driver::Body as Request},
+};
+
+mod key;
+mod link;
+mod pins;
+mod process;
+mod slot;
+
+use key::DriverKey;
+use link::{CallError, Link};
+use pins::Vault;
+use slot::Slot;
+
+/// Reads a backend's configured PIN afresh: `None` when the configuration leaves it to a person.
+pub type PinLoader = Arc<dyn Fn() -> Result<Option<Pin>> + Send + Sync>;
+
+/// How a backend is run in driver processes.
+#[derive(Clone)]
+pub struct DriverConfig {
+    /// The backend's configured name, for messages to people.
+    pub backend: String,
+    /// The driver program.
+    pub program: PathBuf,
+    /// Its arguments. Never a secret: anybody can read them.
+    pub arguments: Vec<String>,
+    /// Its environment, beside `PATH`, `HOME`, `LANG` and the like. Never a secret either.
+    pub environment: Vec<(String, String)>,
+    /// What the driver is told of its configuration.
+    pub options: serde_json::Value,
+    /// How many processes serve the backend at most; the second starts when the first is busy.
+    pub processes: usize,
+    /// How many threads serve in each process.
+    pub threads: usize,
+    /// Whether to spin for a moment before sleeping, on both sides of the link: half the latency for a lone caller.
+    pub spin: bool,
+    /// How many requests may wait or be worked on before another is answered `Busy`.
+    pub queue: usize,
+    /// Where the PIN comes from.
+    pub pin: Option<PinLoader>,
+}
+
+/// A driver that worked on something for so long without a word hangs, and is killed.
+const HANG: Duration = Duration::from_secs(20);
+/// The same for making a key, which takes long: RSA on a slow card.
+const SLOW_HANG: Duration = Duration::from_secs(180);
+/// A driver that has not answered the handshake for so long is killed.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// A caller without a deadline waits so long for a driver that is started again and again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A request that killed so many drivers is not given to another.
+const MAX_DEATHS: u32 = 3;
+/// Requests are packed on one process while the work in flight there is under so many nanoseconds: for quick
+/// signatures one busy process is faster than two half-idle ones, slow ones gain from every processor.
+const PACK_NS: u64 = 720_000;
+/// What a signature is thought to cost before one was measured.
+const FIRST_GUESS_NS: u32 = 50_000;
+
+/// A backend that runs in driver processes.
+pub struct DriverBackend(Arc<Shared>);
+
+/// What the backend, its keys and its processes share.
+struct Shared {
+    config: DriverConfig,
+    slots: Vec<Arc<Slot>>,
+    vault: Arc<Vault>,
+    abilities: Vec<Ability>,
+    next_handle: AtomicU32,
+    /// Requests that wait or are worked on.
+    queued: AtomicUsize,
+    restarts: Arc<AtomicU64>,
+    sinks: Arc<Sinks>,
+}
+
+#[derive(Default)]
+struct Sinks(Mutex<Vec<EventSink>>);
+
+impl Sinks {
+    fn tell(&self, event: &Event) {
+        for sink in lock(&self.0).iter() {
+            sink(event.clone());
+        }
+    }
+}
+
+impl DriverBackend {
+    /// Starts the first process and learns what the backend can do. Call it in a Tokio runtime that lives as long as
+    /// the backend. The device itself may be absent.
+    pub async fn start(config: DriverConfig) -> Result<Arc<Self>> {
+        let sinks = Arc::new(Sinks::default());
+        let restarts = Arc::new(AtomicU64::new(0));
+        let vault = Arc::new(Vault::new(config.backend.clone(), config.pin.clone(), sinks.clone()));
+        let starting = Arc::new(tokio::sync::Mutex::new(()));
+        let slots: Vec<_> = (0..config.processes.max(1))
+            .map(|_| Slot::new(&config, &vault, &sinks, &restarts, &starting))
+            .collect();
+        let abilities = slots[0].start_now().await?;
+        Ok(Arc::new(Self(Arc::new(Shared {
+            config,
+            slots,
+            vault,
+            abilities,
+            next_handle: AtomicU32::new(1),
+            queued: AtomicUsize::new(0),
+            restarts,
+            sinks,
+        }))))
+    }
+
+    /// Ends the driver processes. Requests that are in flight fail.
+    pub async fn stop(&self) {
+        for slot in &self.0.slots {
+            slot.stop().await;
+        }
+    }
+
+    /// The process numbers of the drivers that run now.
+    pub fn processes(&self) -> Vec<u32> {
+        self.0.slots.iter().filter_map(|slot| slot.link().map(|link| link.pid())).collect()
+    }
+
+    /// How often a driver was started again.
+    pub fn restarts(&self) -> u64 {
+        self.0.restarts.load(Relaxed)
+    }
+
+    /// How many requests wait or are worked on.
+    pub fn queued(&self) -> usize {
+        self.0.queued.load(Relaxed)
+    }
+
+    fn has(&self, ability: Ability) -> Option<&Self> {
+        self.0.abilities.contains(&ability).then_some(self)
+    }
+}
+
+impl Drop for DriverBackend {
+    fn drop(&mut self) {
+        self.0.slots.iter().for_each(|slot| slot.kill());
+    }
+}
+
+/// A place in a backend's queue.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Shared {
+    fn enter(&self) -> Result<Place<'_>> {
+        let place = Place(&self.queued);
+        if self.queued.fetch_add(1, Relaxed) >= self.config.queue {
+            drop(place);
+            return Err(Error::new(
+                ErrorKind::Busy { retry_after: Duration::from_millis(50) },
+                format!("{} requests wait already", self.config.queue),
+            )
+            .device(&self.config.backend)
+            .next("try again later, or raise `queue` of the backend"));
+        }
+        Ok(place)
+    }
+
+    /// The process that should do work of so many nanoseconds: the first that is not busy, else the least busy one.
+    /// Waits for one to come up, until `until`.
+    async fn pick(&self, work_ns: u32, until: Instant) -> Result<Arc<Link>> {
+        loop {
+            if let Some(link) = self.least_busy(work_ns) {
+                return Ok(link);
+            }
+            // Registered before the next look, so that nothing that happens in between is missed.
+            let mut changed = Vec::new();
+            let mut failed = None;
+            for slot in &self.slots {
+                let watch = slot.changed();
+                failed = failed.or_else(|| slot.failure());
+                slot.wake();
+                changed.push(watch);
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            if let Some(link) = self.least_busy(work_ns) {
+                return Ok(link);
+            }
+            let any = futures_util::future::select_all(changed.iter_mut().map(|w| Box::pin(w.changed())));
+            if tokio::time::timeout_at(until.into(), any).await.is_err() {
+                return Err(self.not_up());
+            }
+        }
+    }
+
+    fn least_busy(&self, work_ns: u32) -> Option<Arc<Link>> {
+        let mut best: Option<(u64, Arc<Link>)> = None;
+        for slot in &self.slots {
+            let Some(link) = slot.link() else { continue };
+            let load = link.load_ns();
+            if load + u64::from(work_ns) <= PACK_NS || load == 0 {
+                return Some(link);
+            }
+            if best.as_ref().is_none_or(|(least, _)| load < *least) {
+                best = Some((load, link));
+            }
+        }
+        // All that run are busy: have another one started, for the requests to come.
+        if let Some(idle) = self.slots.iter().find(|slot| slot.is_idle()) {
+            idle.wake();
+        }
+        best.map(|(_, link)| link)
+    }
+
+    fn not_up(&self) -> Error {
+        Error::new(ErrorKind::DeviceGone, "no driver process is up")
+            .device(&self.config.backend)
+            .next("signing resumes by itself when it is; the daemon's log says why it is not")
+    }
+
+    /// Asks any process, again when one dies meanwhile: for what harms nobody when it is done twice.
+    async fn ask(&self, request: Request) -> Result<Answer> {
+        let _place = self.enter()?;
+        let until = Instant::now() + PATIENCE;
+        for _ in 0..MAX_DEATHS {
+            let link = self.pick(FIRST_GUESS_NS, until).await?;
+            match link.call(request.clone(), FIRST_GUESS_NS, None, HANG).await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
+                Err(CallError::Died(_)) => {}
+            }
+        }
+        Err(self.deadly())
+    }
+
+    /// Asks one process, once: for what changes something.
+    async fn change(&self, request: Request) -> Result<Answer> {
+        let _place = self.enter()?;
+        let link = self.pick(FIRST_GUESS_NS, Instant::now() + PATIENCE).await?;
+        match link.call(request, FIRST_GUESS_NS, None, SLOW_HANG).await {
+            Ok(answer) => Ok(answer),
+            Err(CallError::Answer(error)) => Err(error.device(&self.config.backend)),
+            Err(CallError::Died(reason)) => {
+                Err(Error::new(ErrorKind::DeviceGone, format!("the driver process {reason} in the middle of it"))
+                    .device(&self.config.backend)
+                    .may_have_happened())
+            }
+        }
+    }
+
+    fn deadly(&self) -> Error {
+        Error::internal(format!("this request ended {MAX_DEATHS} driver processes"))
+            .device(&self.config.backend)
+            .next("the daemon's log says how they ended; it is not tried again")
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::internal("the driver gave an answer of another kind").device(&self.config.backend)
+    }
+}
+
+impl Backend for DriverBackend {
+    fn describe(&self) -> BoxFuture<'_, Result<BackendInfo>> {
+        Box::pin(async move {
+            match self.0.ask(Request::Describe(pb::Describe {})).await? {
+                Answer::Described(info) => Ok(convert::info_from_pb(info)),
+                _ => Err(self.0.unexpected()),
+            }
+        })
+    }
+
+    fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
+        Box::pin(async move {
+            let list = pb::List { page_size: request.page_size as u64, page_token: request.page_token };
+            match self.0.ask(Request::List(list)).await? {
+                Answer::Page(page) => convert::page_from_pb(page),
+                _ => Err(self.0.unexpected()),
+            }
+        })
+    }
+
+    fn open<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Arc<dyn Signer>>> {
+        Box::pin(async move {
+            let signer: Arc<dyn Signer> = Arc::new(DriverKey::open(&self.0, key).await?);
+            Ok(signer)
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { done(&self.0, self.0.ask(Request::Health(pb::Health {})).await?) })
+    }
+
+    fn generate(&self) -> Option<&dyn Generate> {
+        self.has(Ability::Generate).map(|this| this as _)
+    }
+    fn import(&self) -> Option<&dyn Import> {
+        self.has(Ability::Import).map(|this| this as _)
+    }
+    fn delete(&self) -> Option<&dyn Delete> {
+        self.has(Ability::Delete).map(|this| this as _)
+    }
+    fn rotate(&self) -> Option<&dyn Rotate> {
+        self.has(Ability::Rotate).map(|this| this as _)
+    }
+    fn store_certificate(&self) -> Option<&dyn StoreCertificate> {
+        self.has(Ability::StoreCertificate).map(|this| this as _)
+    }
+    fn unlock(&self) -> Option<&dyn Unlock> {
+        self.has(Ability::Unlock).map(|this| this as _)
+    }
+    fn watch(&self) -> Option<&dyn Watch> {
+        Some(self)
+    }
+}
+
+fn done(shared: &Shared, answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done(_) => Ok(()),
+        _ => Err(shared.unexpected()),
+    }
+}
+
+fn key(shared: &Shared, answer: Answer) -> Result<KeyInfo> {
+    match answer {
+        Answer::Key(info) => convert::key_from_pb(info),
+        _ => Err(shared.unexpected()),
+    }
+}
+
+impl Generate for DriverBackend {
+    fn generate(&self, r: GenerateRequest) -> BoxFuture<'_, Result<KeyInfo>> {
+        let request =
+            pb::Generate { name: r.name.to_string(), key_type: r.key_type.name().to_owned(), id: r.id };
+        Box::pin(async move { key(&self.0, self.0.change(Request::Generate(request)).await?) })
+    }
+}
+
+impl Import for DriverBackend {
+    fn import(&self, r: ImportRequest) -> BoxFuture<'_, Result<KeyInfo>> {
+        let request = pb::Import { name: r.name.to_string(), pkcs8: r.key.pkcs8_der().to_vec(), id: r.id };
+        Box::pin(async move { key(&self.0, self.0.change(Request::Import(request)).await?) })
+    }
+}
+
+impl Delete for DriverBackend {
+    fn delete<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<()>> {
+        let request = pb::Delete { selector: selector.to_string() };
+        Box::pin(async move { done(&self.0, self.0.change(Request::Delete(request)).await?) })
+    }
+}
+
+impl Rotate for DriverBackend {
+    fn rotate<'a>(&'a self, name: &'a KeyName) -> BoxFuture<'a, Result<KeyInfo>> {
+        let request = pb::Rotate { name: name.to_string() };
+        Box::pin(async move { key(&self.0, self.0.change(Request::Rotate(request)).await?) })
+    }
+}
+
+impl StoreCertificate for DriverBackend {
+    fn store_certificate<'a>(&'a self, selector: &'a KeySelector, certificate: &'a [u8]) -> BoxFuture<'a, Result<()>> {
+        let request = pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
+        Box::pin(async move { done(&self.0, self.0.change(Request::StoreCertificate(request)).await?) })
+    }
+}
+
+impl Unlock for DriverBackend {
+    fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.0.vault.give(request.pin, request.use_last_try);
+            done(&self.0, self.0.change(Request::Unlock(pb::Unlock {})).await?)
+        })
+    }
+}
+
+impl Watch for DriverBackend {
+    fn watch(&self, sink: EventSink) {
+        lock(&self.0.sinks.0).push(sink);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
