@@ -137,7 +137,9 @@ refuse_foreign_files() {
         [[ ! -e $dir/$file || $(head -n 1 -- "$dir/$file") == "$mark" ]] ||
             fail "$dir/$file was not made by this script; take another --dir"
     done
-    [[ ! -e $dir/tokens || -e $dir/softhsm2.conf ]] || fail "$dir/tokens was not made by this script; take another --dir"
+    # Without --force a folder of tokens is only read.
+    [[ -z $force || ! -e $dir/tokens || -e $dir/softhsm2.conf ]] ||
+        fail "$dir/tokens may not have been made by this script, and is not deleted; take another --dir"
 }
 
 make_pin() {
@@ -191,7 +193,8 @@ check_token() {
     local asked=$token
     # The first slot is the token's, the last one is SoftHSM's empty slot.
     token=$(list --list-token-slots | sed -n 's/^ *token label *: *//p' | head -n 1) || true
-    [[ -n $token ]] || fail "SoftHSM finds no token in $dir/tokens; start over with --force"
+    [[ -n $token ]] || fail "SoftHSM finds no token with $dir/softhsm2.conf; if the folder has moved, delete this file and" \
+        "$dir/signerd.toml and run this again; otherwise start over with --force"
     [[ -z $asked || $asked == "$token" ]] ||
         fail "the token in $dir is labelled '$token', not '$asked'; take another --dir, or start over with --force"
 }

@@ -9,6 +9,7 @@
 # Delete an engine's folder to have it built again. Only an engine's path goes to stdout; everything else goes to stderr.
 
 engine_cache=${SIGNERD_ENGINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/signerd-engines}
+[[ $engine_cache == /* ]] || engine_cache=$PWD/$engine_cache
 
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -79,12 +80,14 @@ cached_engine() {
     printf '%s\n' "$engine_cache/$name/$file"
 }
 
-# Under the lock of NAME.
+# In a subshell, under the lock of NAME.
 build_engine() {
     local name=$1 file=$2 build=$3
     local unfinished=$engine_cache/.$name.unfinished started=$SECONDS
-    # Also what a killed build has left.
+    # What a killed build has left.
     rm -rf "$unfinished"
+    # shellcheck disable=SC2064 # the name of now
+    trap "rm -rf ${unfinished@Q}" EXIT
     mkdir -p "$unfinished/result" "$unfinished/scratch"
     say "building $name, once, in $engine_cache"
     (
@@ -97,7 +100,6 @@ build_engine() {
     }
     rm -rf "${engine_cache:?}/$name"
     mv -T "$unfinished/result" "$engine_cache/$name"
-    rm -rf "$unfinished"
     say "built $name in $((SECONDS - started)) s"
 }
 

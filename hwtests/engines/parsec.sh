@@ -10,7 +10,7 @@ features=pkcs11-provider,tpm-provider,unix-peer-credentials-authenticator,direct
 
 build() {
     need_program cargo 'install Rust: https://rustup.rs'
-    need_packages gcc g++ libc6-dev make cmake pkg-config libclang-dev
+    need_packages gcc g++ libc6-dev make cmake python3 pkg-config libclang-dev
     engine_cargo install parsec-service --version "$version" --locked --no-track --root "$1" \
         --no-default-features --features "$features"
 }
