@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    BoxFuture, Error, KeyInfo, KeyName, KeySelector, KeyType, Pin, PrivateKey, Result, Signer,
-};
+use crate::{BoxFuture, Error, KeyInfo, KeyName, KeySelector, KeyType, Pin, PrivateKey, Result, Signer};
 
 /// One configured place for keys: a folder of key files, a token, a card, a TPM, a cloud service.
 ///
@@ -181,7 +179,11 @@ impl KeyPage {
             let start = keys.partition_point(|k| k.name.to_string() <= *after);
             keys.drain(..start);
         }
-        let size = if request.page_size == 0 { 1000 } else { request.page_size };
+        let size = if request.page_size == 0 {
+            1000
+        } else {
+            request.page_size
+        };
         let next = (keys.len() > size).then(|| keys[size - 1].name.to_string());
         keys.truncate(size);
         Self { keys, next }
@@ -237,7 +239,11 @@ pub trait Rotate: Send + Sync {
 /// Keeps a certificate beside its key.
 pub trait StoreCertificate: Send + Sync {
     /// Stores a DER certificate, replacing the one before. `BadRequest` if its public key is another one.
-    fn store_certificate<'a>(&'a self, key: &'a KeySelector, certificate: &'a [u8]) -> BoxFuture<'a, Result<()>>;
+    fn store_certificate<'a>(
+        &'a self,
+        key: &'a KeySelector,
+        certificate: &'a [u8],
+    ) -> BoxFuture<'a, Result<()>>;
 }
 
 /// Takes a PIN.

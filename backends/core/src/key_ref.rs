@@ -33,7 +33,10 @@ impl FromStr for KeyRef {
             return Ok(Self::Address(text.parse()?));
         }
         match text.split_once('/') {
-            Some((backend, key)) => Ok(Self::InBackend { backend: backend.parse()?, key: key.parse()? }),
+            Some((backend, key)) => Ok(Self::InBackend {
+                backend: backend.parse()?,
+                key: key.parse()?,
+            }),
             None => Ok(Self::Configured(text.parse()?)),
         }
     }
@@ -70,8 +73,10 @@ impl FromStr for BackendName {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !starts_well || text.len() > 64 || !text.bytes().all(plain) {
-            return Err(Error::bad_request(format!("{text:?} is not a name of a backend or key"))
-                .next("use up to 64 of a-z A-Z 0-9 . _ - beginning with a letter or digit"));
+            return Err(
+                Error::bad_request(format!("{text:?} is not a name of a backend or key"))
+                    .next("use up to 64 of a-z A-Z 0-9 . _ - beginning with a letter or digit"),
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -87,7 +92,7 @@ impl fmt::Display for BackendName {
 ///
 /// Written as `label`, `label@version`, `id:0a1b`. In a label, all but ASCII letters, digits, `-._~/`, space and
 /// non-ASCII characters is written as `%XX`, so that every label a device may hold can be named; a label that begins
-/// with `id:` is written `id%3A…`.
+/// with `id:`, or looks like an address, has its colon written as `%3A`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyName {
     kind: NameKind,
@@ -112,16 +117,24 @@ impl KeyName {
                 "a key's name has 1 to {MAX_LABEL} bytes and no NUL character"
             )));
         }
-        Ok(Self { kind: NameKind::Label(label), version: None })
+        Ok(Self {
+            kind: NameKind::Label(label),
+            version: None,
+        })
     }
 
     /// A key by the device's identifier (`CKA_ID`), 1 to 1024 bytes.
     pub fn id(id: impl Into<Vec<u8>>) -> Result<Self> {
         let id = id.into();
         if id.is_empty() || id.len() > MAX_LABEL {
-            return Err(Error::bad_request(format!("a key's identifier has 1 to {MAX_LABEL} bytes")));
+            return Err(Error::bad_request(format!(
+                "a key's identifier has 1 to {MAX_LABEL} bytes"
+            )));
         }
-        Ok(Self { kind: NameKind::Id(id), version: None })
+        Ok(Self {
+            kind: NameKind::Id(id),
+            version: None,
+        })
     }
 
     /// The same key in a certain version: 1 to 64 ASCII letters and digits.
@@ -174,11 +187,15 @@ impl FromStr for KeyName {
             None => (text, None),
         };
         if name.contains('@') {
-            return Err(Error::bad_request(format!("{text:?} has two @")).next("write an @ in a label as %40"));
+            return Err(
+                Error::bad_request(format!("{text:?} has two @")).next("write an @ in a label as %40")
+            );
         }
         let plain = match name.strip_prefix("id:") {
             Some(hex) => Self::id(percent::decode_hex(hex).ok_or_else(|| {
-                Error::bad_request(format!("{name:?} is not an identifier: id: and pairs of hexadecimal digits"))
+                Error::bad_request(format!(
+                    "{name:?} is not an identifier: id: and pairs of hexadecimal digits"
+                ))
             })?)?,
             None => Self::label(percent::decode_text(name)?)?,
         };
@@ -196,11 +213,14 @@ impl fmt::Display for KeyName {
             NameKind::Label(label) => {
                 let mut buffer = [0; 4];
                 for (at, c) in label.char_indices() {
-                    let id_colon = c == ':' && &label[..at] == "id";
+                    // So that no label is read back as an identifier or as an address.
+                    let scheme_colon = c == ':'
+                        && (["id", "pkcs11", "piv"].contains(&&label[..at])
+                            || label[at..].starts_with("://"));
                     let plain = c.is_ascii_alphanumeric()
                         || "-._~/ :+=,()".contains(c)
                         || (!c.is_ascii() && !c.is_control() && !c.is_whitespace());
-                    if plain && !id_colon {
+                    if plain && !scheme_colon {
                         write!(f, "{c}")?;
                     } else {
                         f.write_str(&percent::encode(c.encode_utf8(&mut buffer).as_bytes(), b""))?;
@@ -261,12 +281,31 @@ mod tests {
     fn the_forms_of_a_reference() {
         let reference: KeyRef = "hsm/id:0a1B".parse().unwrap();
         assert_eq!(reference.to_string(), "hsm/id:0a1b");
-        let KeyRef::InBackend { backend, key } = "soft/release@2".parse().unwrap() else { panic!() };
-        assert_eq!((backend.as_str(), key.as_label(), key.version()), ("soft", Some("release"), Some("2")));
-        let KeyRef::InBackend { key, .. } = "hsm/a/b c%2540".parse().unwrap() else { panic!() };
+        let KeyRef::InBackend { backend, key } = "soft/release@2".parse().unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (backend.as_str(), key.as_label(), key.version()),
+            ("soft", Some("release"), Some("2"))
+        );
+        let KeyRef::InBackend { key, .. } = "hsm/a/b c%2540".parse().unwrap() else {
+            panic!()
+        };
         assert_eq!(key.as_label(), Some("a/b c%40"));
         assert!(matches!("release".parse().unwrap(), KeyRef::Configured(_)));
-        for bad in ["", "/x", "hsm/", "hsm/%", "hsm/%zz", "hsm/x@", "hsm/x@@1", "hsm/x@a/b", "-x", "hsm/id:0", "a b"] {
+        for bad in [
+            "",
+            "/x",
+            "hsm/",
+            "hsm/%",
+            "hsm/%zz",
+            "hsm/x@",
+            "hsm/x@@1",
+            "hsm/x@a/b",
+            "-x",
+            "hsm/id:0",
+            "a b",
+        ] {
             assert!(bad.parse::<KeyRef>().is_err(), "{bad:?}");
         }
     }
@@ -281,6 +320,18 @@ mod tests {
             let text = name.to_string();
             prop_assert!(!text.chars().any(char::is_control));
             prop_assert_eq!(text.parse::<KeyName>().unwrap(), name.clone());
+            let reference = format!("hsm/{text}");
+            prop_assert_eq!(reference.parse::<KeyRef>().unwrap().to_string(), reference);
+        }
+
+        #[test]
+        fn a_label_is_never_read_as_an_address(
+            scheme in prop_oneof![Just("pkcs11"), Just("piv"), Just("id"), Just("awskms"), Just("a/b")],
+            rest in "(//)?[a-z0-9;=:/]{0,20}",
+        ) {
+            let name = KeyName::label(format!("{scheme}:{rest}")).unwrap();
+            let text = name.to_string();
+            prop_assert_eq!(text.parse::<KeySelector>().unwrap(), KeySelector::Name(name));
             let reference = format!("hsm/{text}");
             prop_assert_eq!(reference.parse::<KeyRef>().unwrap().to_string(), reference);
         }

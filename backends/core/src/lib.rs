@@ -20,12 +20,12 @@ mod signature;
 mod signer;
 
 pub use address::{
-    Address, AwsKmsAddress, AzureKmsAddress, GcpKmsAddress, HashiVaultAddress, Pkcs11Uri, PivAddress,
+    Address, AwsKmsAddress, AzureKmsAddress, GcpKmsAddress, HashiVaultAddress, PivAddress, Pkcs11Uri,
 };
 pub use algorithm::{HashAlgorithm, KeyType, SignatureAlgorithm};
 pub use backend::{
-    Ability, Backend, BackendInfo, Delete, Event, EventSink, Generate, GenerateRequest, Import, ImportRequest,
-    KeyPage, ListRequest, Rotate, StoreCertificate, Unlock, UnlockRequest, Watch,
+    Ability, Backend, BackendInfo, Delete, Event, EventSink, Generate, GenerateRequest, Import,
+    ImportRequest, KeyPage, ListRequest, Rotate, StoreCertificate, Unlock, UnlockRequest, Watch,
 };
 pub use digest::{Digest, Hasher};
 pub use error::{Error, ErrorKind, Result};

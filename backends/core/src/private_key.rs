@@ -36,18 +36,26 @@ impl PrivateKey {
         // openssl writes "EC PARAMETERS" before "EC PRIVATE KEY": take the first block that is a private key.
         for (begin, _) in text.match_indices("-----BEGIN ") {
             let block = &text[begin..];
-            let Some(label) = block["-----BEGIN ".len()..].split("-----").next() else { continue };
+            let Some(label) = block["-----BEGIN ".len()..].split("-----").next() else {
+                continue;
+            };
             if !label.ends_with("PRIVATE KEY") {
                 continue;
             }
             let end_line = format!("-----END {label}-----");
-            let Some(end) = block.find(&end_line) else { continue };
+            let Some(end) = block.find(&end_line) else {
+                continue;
+            };
             if block[..end].contains("Proc-Type:") {
-                return Err(Error::new(ErrorKind::Unsupported, "this PEM key has openssl's old encryption (RFC 1421)")
-                    .next("convert it with `openssl pkcs8 -topk8 -in OLD -out NEW`"));
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "this PEM key has openssl's old encryption (RFC 1421)",
+                )
+                .next("convert it with `openssl pkcs8 -topk8 -in OLD -out NEW`"));
             }
-            let (_, der) = pem::decode_vec(block[..end + end_line.len()].as_bytes())
-                .map_err(|e| Error::bad_request("the PEM block of the private key cannot be read").vendor(e))?;
+            let (_, der) = pem::decode_vec(block[..end + end_line.len()].as_bytes()).map_err(|e| {
+                Error::bad_request("the PEM block of the private key cannot be read").vendor(e)
+            })?;
             let der = zeroize::Zeroizing::new(der);
             return Self::read_der(&der, passphrase);
         }
@@ -61,9 +69,12 @@ impl PrivateKey {
                 Error::new(ErrorKind::PinRequired, "the private key is encrypted").next("give its passphrase")
             })?;
             let plain = encrypted.decrypt(passphrase.expose()).map_err(|e| {
-                Error::new(ErrorKind::WrongPin { tries_left: None }, "the private key cannot be decrypted")
-                    .vendor(e)
-                    .next("check the passphrase; PBES2 with PBKDF2 or scrypt and AES is supported")
+                Error::new(
+                    ErrorKind::WrongPin { tries_left: None },
+                    "the private key cannot be decrypted",
+                )
+                .vendor(e)
+                .next("check the passphrase; PBES2 with PBKDF2 or scrypt and AES is supported")
             })?;
             return Self::from_pkcs8(plain.as_bytes());
         }
@@ -71,10 +82,13 @@ impl PrivateKey {
             return Self::from_pkcs8(der);
         }
         let wrapped = if let Ok(key) = sec1::EcPrivateKey::from_der(der) {
-            let curve = key.parameters.and_then(sec1::EcParameters::named_curve).ok_or_else(|| {
-                Error::bad_request("the EC private key does not name its curve")
-                    .next("convert it with `openssl pkcs8 -topk8 -nocrypt`")
-            })?;
+            let curve = key
+                .parameters
+                .and_then(sec1::EcParameters::named_curve)
+                .ok_or_else(|| {
+                    Error::bad_request("the EC private key does not name its curve")
+                        .next("convert it with `openssl pkcs8 -topk8 -nocrypt`")
+                })?;
             wrap(db::rfc5912::ID_EC_PUBLIC_KEY, AnyRef::from(&curve), der)
         } else if pkcs1::RsaPrivateKeyRef::from_der(der).is_ok() {
             wrap(db::rfc5912::RSA_ENCRYPTION, AnyRef::NULL, der)
@@ -112,16 +126,29 @@ impl PrivateKey {
 }
 
 fn wrap(oid: const_oid::ObjectIdentifier, parameters: AnyRef<'_>, key: &[u8]) -> der::Result<SecretDocument> {
-    let algorithm = AlgorithmIdentifierRef { oid, parameters: Some(parameters) };
+    let algorithm = AlgorithmIdentifierRef {
+        oid,
+        parameters: Some(parameters),
+    };
     let info = PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(key)?);
     SecretDocument::try_from(zeroize::Zeroizing::new(info.to_der()?).as_slice())
 }
 
 fn public_half(info: &PrivateKeyInfoRef<'_>, der: &[u8]) -> Result<PublicKey> {
-    let invalid = |e: aws_lc_rs::error::KeyRejected| Error::bad_request("the private key is not valid").vendor(e);
+    let invalid =
+        |e: aws_lc_rs::error::KeyRejected| Error::bad_request("the private key is not valid").vendor(e);
     let unsupported = || {
-        Error::new(ErrorKind::Unsupported, format!("private keys of this kind ({}) are not supported", info.algorithm.oid))
-            .next(format!("supported are {}", KeyType::ALL.map(KeyType::name).join(", ")))
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "private keys of this kind ({}) are not supported",
+                info.algorithm.oid
+            ),
+        )
+        .next(format!(
+            "supported are {}",
+            KeyType::ALL.map(KeyType::name).join(", ")
+        ))
     };
     match info.algorithm.oid {
         db::rfc5912::ID_EC_PUBLIC_KEY => {
@@ -174,7 +201,10 @@ mod tests {
         let key = PrivateKey::read(pkcs8.as_ref(), None).unwrap();
         assert_eq!(key.public_key().key_bytes(), pair.public_key().as_ref());
         let pem = pem::encode_string("PRIVATE KEY", pem::LineEnding::LF, pkcs8.as_ref()).unwrap();
-        assert_eq!(PrivateKey::read(pem.as_bytes(), None).unwrap().public_key(), key.public_key());
+        assert_eq!(
+            PrivateKey::read(pem.as_bytes(), None).unwrap().public_key(),
+            key.public_key()
+        );
 
         let info = PrivateKeyInfoRef::from_der(pkcs8.as_ref()).unwrap();
         let encrypted = info.encrypt("open sesame").unwrap();
@@ -184,7 +214,12 @@ mod tests {
         let error = PrivateKey::read(encrypted.as_bytes(), Some(&wrong)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WrongPin { .. }));
         let right = Pin::new("open sesame".into()).unwrap();
-        assert_eq!(PrivateKey::read(encrypted.as_bytes(), Some(&right)).unwrap().public_key(), key.public_key());
+        assert_eq!(
+            PrivateKey::read(encrypted.as_bytes(), Some(&right))
+                .unwrap()
+                .public_key(),
+            key.public_key()
+        );
         assert_eq!(format!("{key:?}"), "PrivateKey(ecdsa-p256)");
     }
 

@@ -1,19 +1,18 @@
 //! A whole driver: P-256 keys that live as long as the process's parent wants them to, derived from a seed so that
 //! every process of the backend has the same ones. It shows what a driver is made of, and the tests of this crate
-//! drive it; options `crash_every` and `hang_on` make it misbehave.
+//! drive it; options `crash_every` (signatures) and `hang_once` (a file that does not
+//! exist yet: the process that makes it hangs) let it misbehave.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use aws_lc_rs::{
-    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use signer_core::{
-    Backend, BackendInfo, BoxFuture, Digest, Error, ErrorKind, HashAlgorithm, KeyInfo, KeyName, KeyOrigin, KeyPage,
-    KeySelector, KeyType, ListRequest, PinOutcome, PinPrompt, PinSource, PublicKey, Result, SignRequest, Signature,
-    SignatureAlgorithm, Signer,
+    Backend, BackendInfo, BoxFuture, Digest, Error, ErrorKind, HashAlgorithm, KeyInfo, KeyName, KeyOrigin,
+    KeyPage, KeySelector, KeyType, ListRequest, PinOutcome, PinPrompt, PinSource, PublicKey, Result,
+    SignRequest, Signature, SignatureAlgorithm, Signer,
 };
 use signer_driver::Setup;
 
@@ -26,18 +25,23 @@ struct Memory {
     pin: String,
     signed: Arc<AtomicU64>,
     crash_every: u64,
-    hang_on: u64,
+    hang_once: String,
 }
 
 impl Memory {
     fn new(setup: Setup) -> Result<Self> {
         let number = |name: &str| setup.options[name].as_u64().unwrap_or(0);
+        let text = |name: &str| setup.options[name].as_str().unwrap_or_default().to_owned();
         Ok(Self {
-            pins: setup.pins,
-            pin: setup.options["expected_pin"].as_str().unwrap_or_default().to_owned(),
+            pin: text("expected_pin"),
+            pin: setup.options["expected_pin"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             signed: Arc::default(),
             crash_every: number("crash_every"),
-            hang_on: number("hang_on"),
+            hang_once: text("hang_once"),
+            pins: setup.pins,
         })
     }
 
@@ -46,13 +50,19 @@ impl Memory {
         if self.pin.is_empty() {
             return Ok(());
         }
-        let prompt = PinPrompt { device: "memory".into(), ..PinPrompt::default() };
+        let prompt = PinPrompt {
+            device: "memory".into(),
+            ..PinPrompt::default()
+        };
         let lease = self.pins.lease(&prompt).await?;
         if lease.pin().expose() == self.pin {
             lease.report(PinOutcome::Accepted);
             return Ok(());
         }
-        let error = Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "the device refused the PIN");
+        let error = Error::new(
+            ErrorKind::WrongPin { tries_left: Some(2) },
+            "the device refused the PIN",
+        );
         lease.report(PinOutcome::Refused(error.clone()));
         Err(error)
     }
@@ -60,19 +70,33 @@ impl Memory {
 
 impl Backend for Memory {
     fn describe(&self) -> BoxFuture<'_, Result<BackendInfo>> {
-        let info = BackendInfo { kind: "memory".into(), device: "this process".into(), ..BackendInfo::default() };
+        let info = BackendInfo {
+            kind: "memory".into(),
+            device: "this process".into(),
+            ..BackendInfo::default()
+        };
         Box::pin(async move { Ok(info) })
     }
 
     fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
-        Box::pin(async move { Ok(KeyPage { keys: vec![MemoryKey::new(self, "one")?.info], next: None }) })
+        Box::pin(async move {
+            Ok(KeyPage {
+                keys: vec![MemoryKey::new(self, "one")?.info],
+                next: None,
+            })
+        })
     }
 
     fn open<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Arc<dyn Signer>>> {
         Box::pin(async move {
             self.log_in().await?;
-            let KeySelector::Name(name) = key else { return Err(not_found(key)) };
-            let label = name.as_label().filter(|l| *l == "one" || *l == "two").ok_or_else(|| not_found(key))?;
+            let KeySelector::Name(name) = key else {
+                return Err(not_found(key));
+            };
+            let label = name
+                .as_label()
+                .filter(|l| *l == "one" || *l == "two")
+                .ok_or_else(|| not_found(key))?;
             let signer: Arc<dyn Signer> = Arc::new(MemoryKey::new(self, label)?);
             Ok(signer)
         })
@@ -92,7 +116,7 @@ struct MemoryKey {
     info: KeyInfo,
     signed: Arc<AtomicU64>,
     crash_every: u64,
-    hang_on: u64,
+    hang_once: String,
 }
 
 impl MemoryKey {
@@ -115,8 +139,19 @@ impl MemoryKey {
             address: None,
             certificate: None,
         };
-        let Memory { signed, crash_every, hang_on, .. } = backend;
-        Ok(Self { pair, info, signed: signed.clone(), crash_every: *crash_every, hang_on: *hang_on })
+        let Memory {
+            signed,
+            crash_every,
+            hang_on,
+            ..
+        } = backend;
+        Ok(Self {
+            pair,
+            info,
+            signed: signed.clone(),
+            crash_every: *crash_every,
+            hang_on: *hang_on,
+        })
     }
 }
 
@@ -132,12 +167,13 @@ impl Signer for MemoryKey {
             if self.crash_every > 0 && count % self.crash_every == 0 {
                 std::process::abort();
             }
-            if count == self.hang_on {
-                std::thread::park();
+            if !self.hang_once.is_empty() && std::fs::File::create_new(&self.hang_once).is_ok() {
+                std::thread::sleep(std::time::Duration::from_secs(3600));
             }
             let digest = request.to_digest().ok_or_else(|| Error::internal("no digest"))?;
-            let digest = aws_lc_rs::digest::Digest::import_less_safe(digest.as_bytes(), &aws_lc_rs::digest::SHA256)
-                .map_err(|e| Error::internal("the digest is not one").vendor(e))?;
+            let digest =
+                aws_lc_rs::digest::Digest::import_less_safe(digest.as_bytes(), &aws_lc_rs::digest::SHA256)
+                    .map_err(|e| Error::internal("the digest is not one").vendor(e))?;
             let signed = self.pair.sign_digest(&digest);
             let signature = signed.map_err(|e| Error::internal("signing failed").vendor(e))?;
             Ok(Signature::new(signature.as_ref().to_vec()))

@@ -40,13 +40,16 @@ impl Inbox {
         };
         let len = u32::from_le_bytes(*len) as usize;
         if len > MAX_FRAME {
-            return Err(format!("a frame of {len} bytes is longer than the protocol allows"));
+            return Err(format!(
+                "a frame of {len} bytes is longer than the protocol allows"
+            ));
         }
         let Some(body) = rest.get(..len) else {
             self.compact();
             return Ok(None);
         };
-        let message = M::decode(body).map_err(|e| format!("a frame is not a message of the protocol: {e}"))?;
+        let message =
+            M::decode(body).map_err(|e| format!("a frame is not a message of the protocol: {e}"))?;
         self.start += 4 + len;
         Ok(Some(message))
     }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Generate, GenerateRequest,
-    Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Pin, Result, Rotate, Signer,
-    StoreCertificate, Unlock, UnlockRequest, Watch,
+    Ability, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Generate,
+    GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Pin, Result,
+    Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
 };
 
 use crate::{
@@ -27,7 +27,7 @@ mod process;
 mod slot;
 
 use key::DriverKey;
-use link::{CallError, Link};
+use link::{CallError, Link, STUCK};
 use pins::Vault;
 use slot::Slot;
 
@@ -67,6 +67,8 @@ const SLOW_HANG: Duration = Duration::from_secs(180);
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// A caller without a deadline waits so long for a driver that is started again and again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A caller waits so long for another process when the running ones seem to be stuck.
+const STUCK_PATIENCE: Duration = Duration::from_secs(2);
 /// A request that killed so many drivers is not given to another.
 const MAX_DEATHS: u32 = 3;
 /// Requests are packed on one process while the work in flight there is under so many nanoseconds: for quick
@@ -108,7 +110,11 @@ impl DriverBackend {
     pub async fn start(config: DriverConfig) -> Result<Arc<Self>> {
         let sinks = Arc::new(Sinks::default());
         let restarts = Arc::new(AtomicU64::new(0));
-        let vault = Arc::new(Vault::new(config.backend.clone(), config.pin.clone(), sinks.clone()));
+        let vault = Arc::new(Vault::new(
+            config.backend.clone(),
+            config.pin.clone(),
+            sinks.clone(),
+        ));
         let starting = Arc::new(tokio::sync::Mutex::new(()));
         let slots: Vec<_> = (0..config.processes.max(1))
             .map(|_| Slot::new(&config, &vault, &sinks, &restarts, &starting))
@@ -135,7 +141,11 @@ impl DriverBackend {
 
     /// The process numbers of the drivers that run now.
     pub fn processes(&self) -> Vec<u32> {
-        self.0.slots.iter().filter_map(|slot| slot.link().map(|link| link.pid())).collect()
+        self.0
+            .slots
+            .iter()
+            .filter_map(|slot| slot.link().map(|link| link.pid()))
+            .collect()
     }
 
     /// How often a driver was started again.
@@ -174,7 +184,9 @@ impl Shared {
         if self.queued.fetch_add(1, Relaxed) >= self.config.queue {
             drop(place);
             return Err(Error::new(
-                ErrorKind::Busy { retry_after: Duration::from_millis(50) },
+                ErrorKind::Busy {
+                    retry_after: Duration::from_millis(50),
+                },
                 format!("{} requests wait already", self.config.queue),
             )
             .device(&self.config.backend)
@@ -184,41 +196,50 @@ impl Shared {
     }
 
     /// The process that should do work of so many nanoseconds: the first that is not busy, else the least busy one.
-    /// Waits for one to come up, until `until`.
+    /// Waits for one to come up, until `until`; for a moment also when all that are up seem to be stuck.
     async fn pick(&self, work_ns: u32, until: Instant) -> Result<Arc<Link>> {
+        let stuck_until = Instant::now() + STUCK_PATIENCE;
         loop {
-            if let Some(link) = self.least_busy(work_ns) {
+            if let Some((load, link)) = self.least_busy(work_ns)
+                && load < STUCK
+            {
                 return Ok(link);
             }
             // Registered before the next look, so that nothing that happens in between is missed.
             let mut changed = Vec::new();
             let mut failed = None;
             for slot in &self.slots {
-                let watch = slot.changed();
+                changed.push(slot.changed());
                 failed = failed.or_else(|| slot.failure());
                 slot.wake();
-                changed.push(watch);
             }
+            let wait_until = match self.least_busy(work_ns) {
+                Some((load, link)) if load < STUCK || failed.is_some() => return Ok(link),
+                Some((_, link))
+                    if Instant::now() >= stuck_until || self.slots.iter().all(|s| s.link().is_some()) =>
+                {
+                    return Ok(link);
+                }
+                Some(_) => stuck_until,
+                None => until,
+            };
             if let Some(error) = failed {
                 return Err(error);
             }
-            if let Some(link) = self.least_busy(work_ns) {
-                return Ok(link);
-            }
             let any = futures_util::future::select_all(changed.iter_mut().map(|w| Box::pin(w.changed())));
-            if tokio::time::timeout_at(until.into(), any).await.is_err() {
+            if tokio::time::timeout_at(wait_until.into(), any).await.is_err() && Instant::now() >= until {
                 return Err(self.not_up());
             }
         }
     }
 
-    fn least_busy(&self, work_ns: u32) -> Option<Arc<Link>> {
+    fn least_busy(&self, work_ns: u32) -> Option<(u64, Arc<Link>)> {
         let mut best: Option<(u64, Arc<Link>)> = None;
         for slot in &self.slots {
             let Some(link) = slot.link() else { continue };
-            let load = link.load_ns();
-            if load + u64::from(work_ns) <= PACK_NS || load == 0 {
-                return Some(link);
+            let Some(load) = link.load_ns() else { continue };
+            if load == 0 || load.saturating_add(work_ns.into()) <= PACK_NS {
+                return Some((load, link));
             }
             if best.as_ref().is_none_or(|(least, _)| load < *least) {
                 best = Some((load, link));
@@ -228,7 +249,7 @@ impl Shared {
         if let Some(idle) = self.slots.iter().find(|slot| slot.is_idle()) {
             idle.wake();
         }
-        best.map(|(_, link)| link)
+        best
     }
 
     fn not_up(&self) -> Error {
@@ -241,12 +262,14 @@ impl Shared {
     async fn ask(&self, request: Request) -> Result<Answer> {
         let _place = self.enter()?;
         let until = Instant::now() + PATIENCE;
-        for _ in 0..MAX_DEATHS {
+        let mut deaths = 0;
+        while deaths < MAX_DEATHS {
             let link = self.pick(FIRST_GUESS_NS, until).await?;
             match link.call(request.clone(), FIRST_GUESS_NS, None, HANG).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
-                Err(CallError::Died(_)) => {}
+                Err(CallError::Died(_)) => deaths += 1,
+                Err(CallError::NotSent) => {}
             }
         }
         Err(self.deadly())
@@ -255,14 +278,19 @@ impl Shared {
     /// Asks one process, once: for what changes something.
     async fn change(&self, request: Request) -> Result<Answer> {
         let _place = self.enter()?;
-        let link = self.pick(FIRST_GUESS_NS, Instant::now() + PATIENCE).await?;
-        match link.call(request, FIRST_GUESS_NS, None, SLOW_HANG).await {
-            Ok(answer) => Ok(answer),
-            Err(CallError::Answer(error)) => Err(error.device(&self.config.backend)),
-            Err(CallError::Died(reason)) => {
-                Err(Error::new(ErrorKind::DeviceGone, format!("the driver process {reason} in the middle of it"))
-                    .device(&self.config.backend)
-                    .may_have_happened())
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let link = self.pick(FIRST_GUESS_NS, until).await?;
+            match link.call(request.clone(), FIRST_GUESS_NS, None, SLOW_HANG).await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
+                Err(CallError::Died(reason)) => {
+                    let what = format!("the driver process {reason} in the middle of it");
+                    return Err(Error::new(ErrorKind::DeviceGone, what)
+                        .device(&self.config.backend)
+                        .may_have_happened());
+                }
+                Err(CallError::NotSent) => {}
             }
         }
     }
@@ -290,7 +318,10 @@ impl Backend for DriverBackend {
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
         Box::pin(async move {
-            let list = pb::List { page_size: request.page_size as u64, page_token: request.page_token };
+            let list = pb::List {
+                page_size: request.page_size as u64,
+                page_token: request.page_token,
+            };
             match self.0.ask(Request::List(list)).await? {
                 Answer::Page(page) => convert::page_from_pb(page),
                 _ => Err(self.0.unexpected()),
@@ -348,36 +379,54 @@ fn key(shared: &Shared, answer: Answer) -> Result<KeyInfo> {
 
 impl Generate for DriverBackend {
     fn generate(&self, r: GenerateRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request =
-            pb::Generate { name: r.name.to_string(), key_type: r.key_type.name().to_owned(), id: r.id };
+        let request = pb::Generate {
+            name: r.name.to_string(),
+            key_type: r.key_type.name().to_owned(),
+            id: r.id,
+        };
         Box::pin(async move { key(&self.0, self.0.change(Request::Generate(request)).await?) })
     }
 }
 
 impl Import for DriverBackend {
     fn import(&self, r: ImportRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request = pb::Import { name: r.name.to_string(), pkcs8: r.key.pkcs8_der().to_vec(), id: r.id };
+        let request = pb::Import {
+            name: r.name.to_string(),
+            pkcs8: r.key.pkcs8_der().to_vec(),
+            id: r.id,
+        };
         Box::pin(async move { key(&self.0, self.0.change(Request::Import(request)).await?) })
     }
 }
 
 impl Delete for DriverBackend {
     fn delete<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<()>> {
-        let request = pb::Delete { selector: selector.to_string() };
+        let request = pb::Delete {
+            selector: selector.to_string(),
+        };
         Box::pin(async move { done(&self.0, self.0.change(Request::Delete(request)).await?) })
     }
 }
 
 impl Rotate for DriverBackend {
     fn rotate<'a>(&'a self, name: &'a KeyName) -> BoxFuture<'a, Result<KeyInfo>> {
-        let request = pb::Rotate { name: name.to_string() };
+        let request = pb::Rotate {
+            name: name.to_string(),
+        };
         Box::pin(async move { key(&self.0, self.0.change(Request::Rotate(request)).await?) })
     }
 }
 
 impl StoreCertificate for DriverBackend {
-    fn store_certificate<'a>(&'a self, selector: &'a KeySelector, certificate: &'a [u8]) -> BoxFuture<'a, Result<()>> {
-        let request = pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
+    fn store_certificate<'a>(
+        &'a self,
+        selector: &'a KeySelector,
+        certificate: &'a [u8],
+    ) -> BoxFuture<'a, Result<()>> {
+        let request = pb::StoreCertificate {
+            selector: selector.to_string(),
+            certificate: certificate.to_vec(),
+        };
         Box::pin(async move { done(&self.0, self.0.change(Request::StoreCertificate(request)).await?) })
     }
 }

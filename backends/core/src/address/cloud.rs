@@ -20,10 +20,13 @@ impl AwsKmsAddress {
             .split_once('/')
             .filter(|(_, id)| !id.is_empty())
             .ok_or_else(|| Error::bad_request(format!("awskms://{text} names no key")).next(AWS))?;
-        let wrong = || Error::bad_request(format!("{key_id:?} is not a key id, alias or ARN of AWS KMS")).next(AWS);
-        let name = |t: &str| !t.is_empty() && t.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
+        let wrong =
+            || Error::bad_request(format!("{key_id:?} is not a key id, alias or ARN of AWS KMS")).next(AWS);
+        let name =
+            |t: &str| !t.is_empty() && t.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
         let id_or_alias = |t: &str| {
-            t.strip_prefix("alias/").map_or_else(|| name(t) && !t.contains('/'), name)
+            t.strip_prefix("alias/")
+                .map_or_else(|| name(t) && !t.contains('/'), name)
         };
         let valid = match key_id.strip_prefix("arn:") {
             Some(arn) => {
@@ -42,7 +45,10 @@ impl AwsKmsAddress {
             "" => None,
             host => Some(segment(host, "a host of awskms://")?),
         };
-        Ok(Self { endpoint, key_id: key_id.to_owned() })
+        Ok(Self {
+            endpoint,
+            key_id: key_id.to_owned(),
+        })
     }
 }
 
@@ -50,7 +56,12 @@ const AWS: &str = "write awskms://[ENDPOINT]/ID, as in awskms:///alias/release";
 
 impl fmt::Display for AwsKmsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.endpoint.as_deref().unwrap_or_default(), self.key_id)
+        write!(
+            f,
+            "{}/{}",
+            self.endpoint.as_deref().unwrap_or_default(),
+            self.key_id
+        )
     }
 }
 
@@ -88,16 +99,18 @@ impl GcpKmsAddress {
                 v,
             ] => (p, l, r, k, Some(v)),
             _ => {
-                return Err(Error::bad_request(format!("gcpkms://{text} names no key")).next(
-                    "write gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K[/versions/N]",
-                ));
+                return Err(Error::bad_request(format!("gcpkms://{text} names no key"))
+                    .next("write gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K[/versions/N]"));
             }
         };
         let version = version
             .map(|v| {
-                v.parse().ok().filter(|n| *n > 0 && v.bytes().all(|b| b.is_ascii_digit())).ok_or_else(|| {
-                    Error::bad_request(format!("{v:?} is not a key version of Google Cloud KMS: 1, 2, …"))
-                })
+                v.parse()
+                    .ok()
+                    .filter(|n| *n > 0 && v.bytes().all(|b| b.is_ascii_digit()))
+                    .ok_or_else(|| {
+                        Error::bad_request(format!("{v:?} is not a key version of Google Cloud KMS: 1, 2, …"))
+                    })
             })
             .transpose()?;
         Ok(Self {
@@ -112,8 +125,17 @@ impl GcpKmsAddress {
 
 impl fmt::Display for GcpKmsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { project, location, key_ring, key, version } = self;
-        write!(f, "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}")?;
+        let Self {
+            project,
+            location,
+            key_ring,
+            key,
+            version,
+        } = self;
+        write!(
+            f,
+            "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}"
+        )?;
         version.map_or(Ok(()), |v| write!(f, "/versions/{v}"))
     }
 }
@@ -144,7 +166,9 @@ impl AzureKmsAddress {
         Ok(Self {
             vault: segment(vault, "a vault of azurekms://")?,
             key: segment(key, "a key of azurekms://")?,
-            version: version.map(|v| segment(v, "a version of azurekms://")).transpose()?,
+            version: version
+                .map(|v| segment(v, "a version of azurekms://"))
+                .transpose()?,
         })
     }
 }
@@ -166,7 +190,9 @@ pub struct HashiVaultAddress {
 impl HashiVaultAddress {
     /// Reads what follows `hashivault://`.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        Ok(Self { key: segment(text, "the name of a transit key")? })
+        Ok(Self {
+            key: segment(text, "the name of a transit key")?,
+        })
     }
 }
 

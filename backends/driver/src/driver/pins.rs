@@ -1,10 +1,7 @@
 //! PIN leases over the link: the daemon decides who may try a PIN, and when.
 
 use std::{
-    sync::{
-        Arc, TryLockError,
-        atomic::Ordering,
-    },
+    sync::{Arc, TryLockError, atomic::Ordering},
     time::Duration,
 };
 
@@ -48,7 +45,10 @@ impl LinkPins {
                 Err(TryLockError::Poisoned(_)) => return Err(gone()),
                 Err(TryLockError::WouldBlock) => {
                     let leases = lock(&self.link.leases);
-                    let arrived = self.link.lease_arrived.wait_timeout(leases, Duration::from_millis(5));
+                    let arrived = self
+                        .link
+                        .lease_arrived
+                        .wait_timeout(leases, Duration::from_millis(5));
                     drop(arrived);
                 }
             }
@@ -58,7 +58,13 @@ impl LinkPins {
                 let text = String::from_utf8(pin).map_err(|_| Error::bad_request("the PIN is not UTF-8"))?;
                 let pin = Pin::new(text)?;
                 let use_last_try = lease.use_last_try;
-                Ok(Box::new(LinkLease { link: self.link.clone(), number, pin, use_last_try, reported: false }))
+                Ok(Box::new(LinkLease {
+                    link: self.link.clone(),
+                    number,
+                    pin,
+                    use_last_try,
+                    reported: false,
+                }))
             }
             Some(pb::pin_lease::Answer::Refused(error)) => Err(convert::error_from_pb(error)),
             None => Err(gone()),
@@ -87,7 +93,10 @@ struct LinkLease {
 impl LinkLease {
     fn send(&mut self, outcome: pb::pin_outcome::Outcome) {
         self.reported = true;
-        let outcome = pb::PinOutcome { lease: self.number, outcome: Some(outcome) };
+        let outcome = pb::PinOutcome {
+            lease: self.number,
+            outcome: Some(outcome),
+        };
         self.link.answer(0, pb::from_driver::Body::PinOutcome(outcome));
     }
 }

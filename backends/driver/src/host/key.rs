@@ -31,7 +31,8 @@ impl DriverKey {
         let handle = shared.next_handle.fetch_add(1, Relaxed);
         let _place = shared.enter()?;
         let until = Instant::now() + PATIENCE;
-        for _ in 0..MAX_DEATHS {
+        let mut deaths = 0;
+        while deaths < MAX_DEATHS {
             let link = shared.pick(FIRST_GUESS_NS, until).await?;
             match open_on(shared, &link, handle, selector.to_string()).await {
                 Ok(info) => {
@@ -42,8 +43,9 @@ impl DriverKey {
                         work_ns: AtomicU32::new(FIRST_GUESS_NS),
                     });
                 }
-                Err(CallError::Answer(error)) => return Err(error),
-                Err(CallError::Died(_)) => {}
+                Err(CallError::Answer(error)) => return Err(error.device(&shared.config.backend)),
+                Err(CallError::Died(_)) => deaths += 1,
+                Err(CallError::NotSent) => {}
             }
         }
         Err(shared.deadly())
@@ -74,7 +76,12 @@ impl DriverKey {
         if until <= Instant::now() {
             return Err(self.timed_out());
         }
-        let algorithm = self.info.algorithms.iter().position(|a| *a == request.algorithm()).unwrap_or_default() as u32;
+        let algorithm = self
+            .info
+            .algorithms
+            .iter()
+            .position(|a| *a == request.algorithm())
+            .unwrap_or_default() as u32;
         let input = match request.hashed().input() {
             Input::Digest(digest) => SignInput::Digest(digest.as_bytes().to_vec()),
             Input::Message(message) => SignInput::Message(message.clone()),
@@ -91,11 +98,16 @@ impl DriverKey {
         }
         let _place = self.shared.enter()?;
         let work_ns = self.work_ns.load(Relaxed);
-        for _ in 0..MAX_DEATHS {
+        let mut deaths = 0;
+        while deaths < MAX_DEATHS {
             let link = self.shared.pick(work_ns, until).await?;
             let sign = async {
                 self.ensure_open(&link).await?;
-                let sign = pb::Sign { handle: self.handle, algorithm, input: Some(input.clone()) };
+                let sign = pb::Sign {
+                    handle: self.handle,
+                    algorithm,
+                    input: Some(input.clone()),
+                };
                 link.call(Request::Sign(sign), work_ns, deadline, HANG).await
             };
             let answer = match deadline {
@@ -117,16 +129,20 @@ impl DriverKey {
                     return Err(error.key(&self.info.name).device(&self.shared.config.backend));
                 }
                 // A signature that is made twice harms nobody: ask the next process.
-                Err(CallError::Died(_)) => {}
+                Err(CallError::Died(_)) => deaths += 1,
+                Err(CallError::NotSent) => {}
             }
         }
         Err(self.shared.deadly())
     }
 
     fn timed_out(&self) -> Error {
-        Error::new(ErrorKind::TimedOut, "the device did not answer before the deadline")
-            .key(&self.info.name)
-            .device(&self.shared.config.backend)
+        Error::new(
+            ErrorKind::TimedOut,
+            "the device did not answer before the deadline",
+        )
+        .key(&self.info.name)
+        .device(&self.shared.config.backend)
     }
 }
 
@@ -158,19 +174,22 @@ impl Signer for DriverKey {
     fn health(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let until = Instant::now() + PATIENCE;
-            for _ in 0..MAX_DEATHS {
+            let mut deaths = 0;
+            while deaths < MAX_DEATHS {
                 let link = self.shared.pick(FIRST_GUESS_NS, until).await?;
                 let ask = async {
                     self.ensure_open(&link).await?;
                     let health = pb::KeyHealth { handle: self.handle };
-                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG).await
+                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG)
+                        .await
                 };
                 match ask.await {
                     Ok(answer) => return super::done(&self.shared, answer),
                     Err(CallError::Answer(error)) => {
                         return Err(error.key(&self.info.name).device(&self.shared.config.backend));
                     }
-                    Err(CallError::Died(_)) => {}
+                    Err(CallError::Died(_)) => deaths += 1,
+                    Err(CallError::NotSent) => {}
                 }
             }
             Err(self.shared.deadly())

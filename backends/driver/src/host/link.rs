@@ -28,6 +28,11 @@ const MAX_UNWRITTEN: usize = 64 << 20;
 /// How long the runtime is kept awake for the answer to a lone request.
 const SPIN: Duration = Duration::from_micros(60);
 
+/// A driver that is silent for so long gets no more to do while another one is there.
+const STUCK_AFTER: Duration = Duration::from_millis(250);
+/// The load of a driver that seems to be stuck.
+pub(super) const STUCK: u64 = u64::MAX;
+
 /// A running driver.
 pub(super) struct Link {
     backend: String,
@@ -36,6 +41,7 @@ pub(super) struct Link {
     state: Mutex<State>,
     /// There is something to write that nobody writes yet.
     unwritten: Notify,
+    dead: AtomicBool,
     in_flight: AtomicUsize,
     /// Work in flight, in nanoseconds as it was estimated.
     load_ns: AtomicU64,
@@ -53,8 +59,8 @@ pub(super) struct Link {
 }
 
 struct State {
-    /// Why the link ended.
-    dead: Option<String>,
+    /// Whether the link ended.
+    dead: bool,
     out: Vec<u8>,
     pending: HashMap<u64, Pending, std::hash::BuildHasherDefault<IdHasher>>,
     next_id: u64,
@@ -93,6 +99,8 @@ pub(super) enum CallError {
     Answer(Error),
     /// The driver ended before it answered; how.
     Died(String),
+    /// The driver had ended before anything was sent to it.
+    NotSent,
 }
 
 impl Link {
@@ -109,7 +117,7 @@ impl Link {
             socket: UnixStream::from_std(socket)?,
             pid,
             state: Mutex::new(State {
-                dead: None,
+                dead: false,
                 out: Vec::new(),
                 pending: HashMap::default(),
                 next_id: 1,
@@ -119,6 +127,7 @@ impl Link {
                 loans: HashMap::new(),
             }),
             unwritten: Notify::new(),
+            dead: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             load_ns: AtomicU64::new(0),
             progress_us: AtomicU64::new(0),
@@ -137,8 +146,22 @@ impl Link {
         self.pid
     }
 
-    pub(super) fn load_ns(&self) -> u64 {
-        self.load_ns.load(Relaxed)
+    /// Work in flight, in nanoseconds as it is estimated; [`STUCK`] for a driver that has not said a word for a while
+    /// although it has something to do, `None` for one that ended.
+    pub(super) fn load_ns(&self) -> Option<u64> {
+        if self.dead.load(Relaxed) {
+            None
+        } else if self.in_flight.load(Relaxed) > 0 && self.silence() > STUCK_AFTER {
+            Some(STUCK)
+        } else {
+            Some(self.load_ns.load(Relaxed))
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        self.born
+            .elapsed()
+            .saturating_sub(Duration::from_micros(self.progress_us.load(Relaxed)))
     }
 
     pub(super) fn has_open(&self, handle: u32) -> bool {
@@ -152,7 +175,7 @@ impl Link {
     /// Tells the driver to forget a key that nobody uses any more.
     pub(super) fn close_key(&self, handle: u32) {
         let mut state = lock(&self.state);
-        if state.open.remove(&handle) && state.dead.is_none() {
+        if state.open.remove(&handle) && !state.dead {
             self.write(&mut state, 0, None, Request::Close(pb::Close { handle }));
         }
     }
@@ -168,18 +191,27 @@ impl Link {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = lock(&self.state);
-            if let Some(reason) = &state.dead {
-                return Err(CallError::Died(reason.clone()));
+            if state.dead {
+                return Err(CallError::NotSent);
             }
             if state.out.len() > MAX_UNWRITTEN {
-                let busy = ErrorKind::Busy { retry_after: Duration::from_millis(50) };
+                let busy = ErrorKind::Busy {
+                    retry_after: Duration::from_millis(50),
+                };
                 return Err(CallError::Answer(
                     Error::new(busy, "the driver has too much to read already").device(&self.backend),
                 ));
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.pending.insert(id, Pending { answer: sender, work_ns, hang });
+            state.pending.insert(
+                id,
+                Pending {
+                    answer: sender,
+                    work_ns,
+                    hang,
+                },
+            );
             self.load_ns.fetch_add(u64::from(work_ns), Relaxed);
             let before = self.in_flight.fetch_add(1, Relaxed);
             if before == 0 {
@@ -190,7 +222,9 @@ impl Link {
                 self.spin_wanted.notify_one();
             }
         }
-        receiver.await.unwrap_or_else(|_| Err(CallError::Died("ended".into())))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(CallError::Died("ended".into())))
     }
 
     /// Puts a message where it is written: at once when the driver was idle, else together with what else waits.
@@ -198,7 +232,14 @@ impl Link {
         let timeout_us = until.map_or(0, |t| {
             (t.saturating_duration_since(Instant::now()).as_micros() as u64).max(1)
         });
-        frame::push(&mut state.out, &pb::ToDriver { id, timeout_us, body: Some(body) });
+        frame::push(
+            &mut state.out,
+            &pb::ToDriver {
+                id,
+                timeout_us,
+                body: Some(body),
+            },
+        );
         let alone = self.in_flight.load(Relaxed) <= 1;
         if alone && self.write_now(state) {
             return;
@@ -209,14 +250,15 @@ impl Link {
         }
     }
 
-    /// Writes as much as goes without waiting; whether that was all.
+    /// Writes as much as goes without waiting; whether nothing is left to write.
     fn write_now(&self, state: &mut State) -> bool {
         let mut written = 0;
         while written < state.out.len() {
             match self.socket.try_write(&state.out[written..]) {
                 Ok(n) => written += n,
-                // The reader notices when the driver is gone.
-                Err(_) => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // The driver is gone: the reader notices, and what was sent to it is given to another.
+                Err(_) => written = state.out.len(),
             }
         }
         if written == state.out.len() {
@@ -231,7 +273,8 @@ impl Link {
     }
 
     fn note_progress(&self) {
-        self.progress_us.store(self.born.elapsed().as_micros() as u64, Relaxed);
+        self.progress_us
+            .store(self.born.elapsed().as_micros() as u64, Relaxed);
     }
 
     /// Serves the link until the driver ends, hangs or breaks the protocol; says how.
@@ -254,11 +297,15 @@ impl Link {
 
     /// Fails all that waits.
     fn bury(&self, reason: &str) {
+        self.dead.store(true, Relaxed);
         let (pending, loans) = {
             let mut state = lock(&self.state);
-            state.dead = Some(reason.to_owned());
+            state.dead = true;
             state.out = Vec::new();
-            (std::mem::take(&mut state.pending), std::mem::take(&mut state.loans))
+            (
+                std::mem::take(&mut state.pending),
+                std::mem::take(&mut state.loans),
+            )
         };
         self.in_flight.store(0, Relaxed);
         self.load_ns.store(0, Relaxed);
@@ -322,7 +369,8 @@ impl Link {
                 Answer::Event(event) => match event.what {
                     Some(pb::event::What::Up(_)) => self.sinks.tell(&Event::Up),
                     Some(pb::event::What::Down(error)) => {
-                        self.sinks.tell(&Event::Down(convert::error_from_pb(error).device(&self.backend)));
+                        self.sinks
+                            .tell(&Event::Down(convert::error_from_pb(error).device(&self.backend)));
                     }
                     None => {}
                 },
@@ -337,16 +385,23 @@ impl Link {
         let link = self.clone();
         self.waiting_leases.fetch_add(1, Relaxed);
         tokio::spawn(async move {
-            let prompt =
-                PinPrompt { device: request.device, key: request.key, tries_left: request.tries_left };
+            let prompt = PinPrompt {
+                device: request.device,
+                key: request.key,
+                tries_left: request.tries_left,
+            };
             let loan = link.vault.lend(&prompt).await;
             let mut state = lock(&link.state);
             link.waiting_leases.fetch_sub(1, Relaxed);
             link.note_progress();
-            if state.dead.is_some() {
+            if state.dead {
                 return;
             }
-            let mut lease = pb::PinLease { lease: request.lease, use_last_try: false, answer: None };
+            let mut lease = pb::PinLease {
+                lease: request.lease,
+                use_last_try: false,
+                answer: None,
+            };
             match loan {
                 Ok(loan) => {
                     lease.use_last_try = loan.use_last_try;
@@ -401,9 +456,10 @@ impl Link {
             if self.in_flight.load(Relaxed) == 0 || self.waiting_leases.load(Relaxed) > 0 {
                 continue;
             }
-            let Some(limit) = lock(&self.state).pending.values().map(|p| p.hang).max() else { continue };
-            let silent =
-                self.born.elapsed().saturating_sub(Duration::from_micros(self.progress_us.load(Relaxed)));
+            let Some(limit) = lock(&self.state).pending.values().map(|p| p.hang).max() else {
+                continue;
+            };
+            let silent = self.silence();
             if silent > limit {
                 return format!("hung for {} s", silent.as_secs());
             }

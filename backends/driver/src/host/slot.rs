@@ -11,9 +11,7 @@ use std::{
 use signer_core::{Ability, Error, ErrorKind, Event, Result};
 use tokio::sync::watch;
 
-use super::{
-    CallError, DriverConfig, Link, START_LIMIT, Sinks, Vault, lock, process,
-};
+use super::{CallError, DriverConfig, Link, START_LIMIT, Sinks, Vault, lock, process};
 use crate::{
     PROTOCOL_VERSION,
     pb::{self, from_driver::Body as Answer, to_driver::Body as Request},
@@ -91,7 +89,9 @@ impl Slot {
     /// Why there is no process, after several starts failed in a row.
     pub(super) fn failure(&self) -> Option<Error> {
         if self.stopped.load(Relaxed) {
-            return Some(Error::new(ErrorKind::DeviceGone, "the backend was stopped").device(&self.config.backend));
+            return Some(
+                Error::new(ErrorKind::DeviceGone, "the backend was stopped").device(&self.config.backend),
+            );
         }
         lock(&self.failure).clone()
     }
@@ -158,7 +158,12 @@ impl Slot {
             let backoff = Duration::from_millis(BACKOFF_MS[ends.min(BACKOFF_MS.len() - 1)]);
             ends += 1;
             self.restarts.fetch_add(1, Relaxed);
-            tracing::warn!(backend = self.config.backend, reason, ?backoff, "a driver process is started again");
+            tracing::warn!(
+                backend = self.config.backend,
+                reason,
+                ?backoff,
+                "a driver process is started again"
+            );
             self.sinks.tell(&Event::DriverRestarting { reason, backoff });
             tokio::time::sleep(backoff).await;
         }
@@ -171,8 +176,15 @@ impl Slot {
         let (child, socket) = process::spawn(config)?;
         let pid = child.id().unwrap_or_default();
         let fail = |what: String| Error::new(ErrorKind::DeviceGone, what).device(&config.backend);
-        let link = Link::new(&config.backend, socket, pid, config.spin, &self.vault, &self.sinks)
-            .map_err(|e| fail("the driver's socket cannot be used".into()).vendor(e))?;
+        let link = Link::new(
+            &config.backend,
+            socket,
+            pid,
+            config.spin,
+            &self.vault,
+            &self.sinks,
+        )
+        .map_err(|e| fail("the driver's socket cannot be used".into()).vendor(e))?;
         let runner = {
             let link = link.clone();
             tokio::spawn(async move { link.run().await })
@@ -190,11 +202,19 @@ impl Slot {
             Ok(Ok(Answer::Configured(configured))) => configured,
             Ok(Ok(_)) => return Err(fail("the driver does not speak the protocol".into())),
             Ok(Err(CallError::Answer(error))) => return Err(error.device(&config.backend)),
-            Ok(Err(CallError::Died(reason))) => {
-                return Err(fail(format!("the driver {} {reason} while starting", config.program.display()))
-                    .next("the daemon's log has what it said"));
+            Ok(Err(CallError::Died(_) | CallError::NotSent)) => {
+                return Err(fail(format!(
+                    "the driver {} ended while starting",
+                    config.program.display()
+                ))
+                .next("the daemon's log has what it said"));
             }
-            Err(_) => return Err(fail(format!("the driver did not start within {} s", START_LIMIT.as_secs()))),
+            Err(_) => {
+                return Err(fail(format!(
+                    "the driver did not start within {} s",
+                    START_LIMIT.as_secs()
+                )));
+            }
         };
         if configured.version != PROTOCOL_VERSION {
             return Err(fail(format!(
@@ -207,7 +227,14 @@ impl Slot {
         *lock(&self.link) = Some(link);
         *lock(&self.failure) = None;
         self.changed.send_modify(|n| *n += 1);
-        Ok((started, configured.abilities.iter().filter_map(|a| Ability::from_name(a)).collect()))
+        Ok((
+            started,
+            configured
+                .abilities
+                .iter()
+                .filter_map(|a| Ability::from_name(a))
+                .collect(),
+        ))
     }
 }
 
@@ -220,7 +247,9 @@ struct Started {
 impl Started {
     /// Waits for the end and says how it came.
     async fn run(mut self) -> String {
-        let mut reason = (&mut self.runner).await.unwrap_or_else(|_| "was abandoned".to_owned());
+        let mut reason = (&mut self.runner)
+            .await
+            .unwrap_or_else(|_| "was abandoned".to_owned());
         let _ = self.child.start_kill();
         if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await {
             reason = format!("{reason} ({status})");
