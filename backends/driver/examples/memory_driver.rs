@@ -34,10 +34,6 @@ impl Memory {
         let text = |name: &str| setup.options[name].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             pin: text("expected_pin"),
-            pin: setup.options["expected_pin"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
             signed: Arc::default(),
             crash_every: number("crash_every"),
             hang_once: text("hang_once"),
@@ -142,7 +138,7 @@ impl MemoryKey {
         let Memory {
             signed,
             crash_every,
-            hang_on,
+            hang_once,
             ..
         } = backend;
         Ok(Self {
@@ -150,7 +146,7 @@ impl MemoryKey {
             info,
             signed: signed.clone(),
             crash_every: *crash_every,
-            hang_on: *hang_on,
+            hang_once: hang_once.clone(),
         })
     }
 }
