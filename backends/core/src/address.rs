@@ -53,9 +53,8 @@ impl FromStr for Address {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (scheme, rest) = text
-            .split_once(':')
-            .ok_or_else(|| Error::bad_request(format!("{text:?} is not an address")))?;
+        let (scheme, rest) =
+            text.split_once(':').ok_or_else(|| Error::bad_request(format!("{text:?} is not an address")))?;
         let hierarchical = || {
             rest.strip_prefix("//")
                 .ok_or_else(|| Error::bad_request(format!("{text:?} lacks // after {scheme}:")))
@@ -68,10 +67,8 @@ impl FromStr for Address {
             "azurekms" => Self::AzureKms(AzureKmsAddress::parse(hierarchical()?)?),
             "hashivault" | "openbao" => Self::HashiVault(HashiVaultAddress::parse(hierarchical()?)?),
             _ => {
-                return Err(
-                    Error::bad_request(format!("no kind of key has the scheme {scheme:?}"))
-                        .next("use pkcs11:, piv:, awskms://, gcpkms://, azurekms:// or hashivault://"),
-                );
+                return Err(Error::bad_request(format!("no kind of key has the scheme {scheme:?}"))
+                    .next("use pkcs11:, piv:, awskms://, gcpkms://, azurekms:// or hashivault://"));
             }
         })
     }
@@ -124,16 +121,8 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         let long = "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/3";
-        assert!(
-            long.parse::<Address>()
-                .unwrap()
-                .to_string()
-                .ends_with("/versions/3")
-        );
-        assert_eq!(
-            "openbao://k".parse::<Address>().unwrap().to_string(),
-            "hashivault://k"
-        );
+        assert!(long.parse::<Address>().unwrap().to_string().ends_with("/versions/3"));
+        assert_eq!("openbao://k".parse::<Address>().unwrap().to_string(), "hashivault://k");
     }
 
     #[test]
@@ -146,10 +135,7 @@ mod tests {
             ("pkcs11:type=car", "type"),
             ("awskms://", "awskms"),
             ("gcpkms://projects/p", "gcpkms"),
-            (
-                "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/versions/x",
-                "version",
-            ),
+            ("gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k/versions/x", "version"),
             ("azurekms://vault", "azurekms"),
             ("azurekms://v/k/v/more", "azurekms"),
             ("hashivault://a/b", "name"),

@@ -201,11 +201,8 @@ impl FromStr for HashAlgorithm {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wanted = text.to_ascii_lowercase().replace('-', "");
         Self::ALL.into_iter().find(|h| h.name() == wanted).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BadRequest,
-                format!("no hash function is called {text:?}"),
-            )
-            .next("use sha256, sha384 or sha512")
+            Error::new(ErrorKind::BadRequest, format!("no hash function is called {text:?}"))
+                .next("use sha256, sha384 or sha512")
         })
     }
 }
@@ -288,11 +285,8 @@ impl FromStr for SignatureAlgorithm {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wanted = text.to_ascii_lowercase();
         Self::ALL.into_iter().find(|a| a.name() == wanted).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BadRequest,
-                format!("no signature algorithm is called {text:?}"),
-            )
-            .next(format!("use one of {}", Self::ALL.map(Self::name).join(", ")))
+            Error::new(ErrorKind::BadRequest, format!("no signature algorithm is called {text:?}"))
+                .next(format!("use one of {}", Self::ALL.map(Self::name).join(", ")))
         })
     }
 }
@@ -309,18 +303,9 @@ mod tests {
         }
         for a in SignatureAlgorithm::ALL {
             assert_eq!(a.name().parse::<SignatureAlgorithm>().unwrap(), a);
-            assert!(
-                KeyType::ALL.iter().any(|t| t.algorithms().contains(&a)),
-                "{a} fits no key"
-            );
+            assert!(KeyType::ALL.iter().any(|t| t.algorithms().contains(&a)), "{a} fits no key");
         }
         assert_eq!("SHA-256".parse::<HashAlgorithm>().unwrap(), HashAlgorithm::Sha256);
-        assert!(
-            "rsa-1024"
-                .parse::<KeyType>()
-                .unwrap_err()
-                .to_string()
-                .contains("ecdsa-p256")
-        );
+        assert!("rsa-1024".parse::<KeyType>().unwrap_err().to_string().contains("ecdsa-p256"));
     }
 }

@@ -179,11 +179,7 @@ impl KeyPage {
             let start = keys.partition_point(|k| k.name.to_string() <= *after);
             keys.drain(..start);
         }
-        let size = if request.page_size == 0 {
-            1000
-        } else {
-            request.page_size
-        };
+        let size = if request.page_size == 0 { 1000 } else { request.page_size };
         let next = (keys.len() > size).then(|| keys[size - 1].name.to_string());
         keys.truncate(size);
         Self { keys, next }

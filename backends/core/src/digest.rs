@@ -23,10 +23,7 @@ impl Digest {
         }
         let mut buffer = [0; 64];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        Ok(Self {
-            algorithm,
-            bytes: buffer,
-        })
+        Ok(Self { algorithm, bytes: buffer })
     }
 
     /// Hashes `message`.
@@ -112,10 +109,7 @@ pub struct Hasher {
 impl Hasher {
     /// An empty message so far.
     pub fn new(algorithm: HashAlgorithm) -> Self {
-        Self {
-            algorithm,
-            context: aws_lc_rs::digest::Context::new(algorithm.implementation()),
-        }
+        Self { algorithm, context: aws_lc_rs::digest::Context::new(algorithm.implementation()) }
     }
 
     /// Adds the next piece of the message.
@@ -128,10 +122,7 @@ impl Hasher {
         let digest = self.context.finish();
         let mut bytes = [0; 64];
         bytes[..digest.as_ref().len()].copy_from_slice(digest.as_ref());
-        Digest {
-            algorithm: self.algorithm,
-            bytes,
-        }
+        Digest { algorithm: self.algorithm, bytes }
     }
 }
 
@@ -143,10 +134,7 @@ mod tests {
     fn only_the_right_length_is_a_digest() {
         for algorithm in HashAlgorithm::ALL {
             for len in 0..=65 {
-                assert_eq!(
-                    Digest::new(algorithm, &vec![7; len]).is_ok(),
-                    len == algorithm.len()
-                );
+                assert_eq!(Digest::new(algorithm, &vec![7; len]).is_ok(), len == algorithm.len());
             }
         }
     }

@@ -59,12 +59,8 @@ impl ErrorKind {
         Self::Locked,
         Self::TouchTimedOut,
         Self::DeviceGone,
-        Self::Busy {
-            retry_after: Duration::ZERO,
-        },
-        Self::Throttled {
-            retry_after: Duration::ZERO,
-        },
+        Self::Busy { retry_after: Duration::ZERO },
+        Self::Throttled { retry_after: Duration::ZERO },
         Self::TimedOut,
         Self::Unsupported,
         Self::BadRequest,
@@ -96,12 +92,8 @@ impl ErrorKind {
         let kind = Self::ALL.into_iter().find(|k| k.name() == name)?;
         Some(match kind {
             Self::WrongPin { .. } => Self::WrongPin { tries_left },
-            Self::Busy { .. } => Self::Busy {
-                retry_after: retry_after.unwrap_or_default(),
-            },
-            Self::Throttled { .. } => Self::Throttled {
-                retry_after: retry_after.unwrap_or_default(),
-            },
+            Self::Busy { .. } => Self::Busy { retry_after: retry_after.unwrap_or_default() },
+            Self::Throttled { .. } => Self::Throttled { retry_after: retry_after.unwrap_or_default() },
             other => other,
         })
     }
@@ -124,10 +116,7 @@ impl ErrorKind {
 
     /// Whether the same request may succeed later without anybody changing anything about it.
     pub fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::DeviceGone | Self::Busy { .. } | Self::Throttled { .. }
-        )
+        matches!(self, Self::DeviceGone | Self::Busy { .. } | Self::Throttled { .. })
     }
 }
 
@@ -297,13 +286,10 @@ mod tests {
 
     #[test]
     fn an_error_says_what_where_and_what_next() {
-        let error = Error::new(
-            ErrorKind::WrongPin { tries_left: Some(2) },
-            "the token refused the PIN",
-        )
-        .device("hsm")
-        .vendor("CKR_PIN_INCORRECT")
-        .next("run `signer keys unlock hsm` with the right PIN");
+        let error = Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "the token refused the PIN")
+            .device("hsm")
+            .vendor("CKR_PIN_INCORRECT")
+            .next("run `signer keys unlock hsm` with the right PIN");
         assert_eq!(
             error.to_string(),
             "the token refused the PIN (device hsm, CKR_PIN_INCORRECT); 2 tries left; \

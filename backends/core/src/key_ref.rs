@@ -33,10 +33,7 @@ impl FromStr for KeyRef {
             return Ok(Self::Address(text.parse()?));
         }
         match text.split_once('/') {
-            Some((backend, key)) => Ok(Self::InBackend {
-                backend: backend.parse()?,
-                key: key.parse()?,
-            }),
+            Some((backend, key)) => Ok(Self::InBackend { backend: backend.parse()?, key: key.parse()? }),
             None => Ok(Self::Configured(text.parse()?)),
         }
     }
@@ -73,10 +70,8 @@ impl FromStr for BackendName {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !starts_well || text.len() > 64 || !text.bytes().all(plain) {
-            return Err(
-                Error::bad_request(format!("{text:?} is not a name of a backend or key"))
-                    .next("use up to 64 of a-z A-Z 0-9 . _ - beginning with a letter or digit"),
-            );
+            return Err(Error::bad_request(format!("{text:?} is not a name of a backend or key"))
+                .next("use up to 64 of a-z A-Z 0-9 . _ - beginning with a letter or digit"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -117,24 +112,16 @@ impl KeyName {
                 "a key's name has 1 to {MAX_LABEL} bytes and no NUL character"
             )));
         }
-        Ok(Self {
-            kind: NameKind::Label(label),
-            version: None,
-        })
+        Ok(Self { kind: NameKind::Label(label), version: None })
     }
 
     /// A key by the device's identifier (`CKA_ID`), 1 to 1024 bytes.
     pub fn id(id: impl Into<Vec<u8>>) -> Result<Self> {
         let id = id.into();
         if id.is_empty() || id.len() > MAX_LABEL {
-            return Err(Error::bad_request(format!(
-                "a key's identifier has 1 to {MAX_LABEL} bytes"
-            )));
+            return Err(Error::bad_request(format!("a key's identifier has 1 to {MAX_LABEL} bytes")));
         }
-        Ok(Self {
-            kind: NameKind::Id(id),
-            version: None,
-        })
+        Ok(Self { kind: NameKind::Id(id), version: None })
     }
 
     /// The same key in a certain version: 1 to 64 ASCII letters and digits.
@@ -281,31 +268,14 @@ mod tests {
     fn the_forms_of_a_reference() {
         let reference: KeyRef = "hsm/id:0a1B".parse().unwrap();
         assert_eq!(reference.to_string(), "hsm/id:0a1b");
-        let KeyRef::InBackend { backend, key } = "soft/release@2".parse().unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            (backend.as_str(), key.as_label(), key.version()),
-            ("soft", Some("release"), Some("2"))
-        );
-        let KeyRef::InBackend { key, .. } = "hsm/a/b c%2540".parse().unwrap() else {
-            panic!()
-        };
+        let KeyRef::InBackend { backend, key } = "soft/release@2".parse().unwrap() else { panic!() };
+        assert_eq!((backend.as_str(), key.as_label(), key.version()), ("soft", Some("release"), Some("2")));
+        let KeyRef::InBackend { key, .. } = "hsm/a/b c%2540".parse().unwrap() else { panic!() };
         assert_eq!(key.as_label(), Some("a/b c%40"));
         assert!(matches!("release".parse().unwrap(), KeyRef::Configured(_)));
-        for bad in [
-            "",
-            "/x",
-            "hsm/",
-            "hsm/%",
-            "hsm/%zz",
-            "hsm/x@",
-            "hsm/x@@1",
-            "hsm/x@a/b",
-            "-x",
-            "hsm/id:0",
-            "a b",
-        ] {
+        for bad in
+            ["", "/x", "hsm/", "hsm/%", "hsm/%zz", "hsm/x@", "hsm/x@@1", "hsm/x@a/b", "-x", "hsm/id:0", "a b"]
+        {
             assert!(bad.parse::<KeyRef>().is_err(), "{bad:?}");
         }
     }

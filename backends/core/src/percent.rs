@@ -18,13 +18,10 @@ pub(crate) fn decode_bytes(text: &str) -> Result<Vec<u8>> {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         if first == b'%' {
-            let (Some(high), Some(low)) = (
-                tail.first().and_then(|b| hex_value(*b)),
-                tail.get(1).and_then(|b| hex_value(*b)),
-            ) else {
-                return Err(Error::bad_request(format!(
-                    "{text:?} has a % without two hexadecimal digits"
-                )));
+            let (Some(high), Some(low)) =
+                (tail.first().and_then(|b| hex_value(*b)), tail.get(1).and_then(|b| hex_value(*b)))
+            else {
+                return Err(Error::bad_request(format!("{text:?} has a % without two hexadecimal digits")));
             };
             out.push(high << 4 | low);
             rest = &tail[2..];
@@ -61,10 +58,7 @@ pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     if bytes.is_empty() || bytes.len() % 2 != 0 {
         return None;
     }
-    bytes
-        .chunks(2)
-        .map(|pair| Some(hex_value(pair[0])? << 4 | hex_value(pair[1])?))
-        .collect()
+    bytes.chunks(2).map(|pair| Some(hex_value(pair[0])? << 4 | hex_value(pair[1])?)).collect()
 }
 
 /// Writes pairs of lower-case hexadecimal digits.

@@ -69,12 +69,9 @@ impl PrivateKey {
                 Error::new(ErrorKind::PinRequired, "the private key is encrypted").next("give its passphrase")
             })?;
             let plain = encrypted.decrypt(passphrase.expose()).map_err(|e| {
-                Error::new(
-                    ErrorKind::WrongPin { tries_left: None },
-                    "the private key cannot be decrypted",
-                )
-                .vendor(e)
-                .next("check the passphrase; PBES2 with PBKDF2 or scrypt and AES is supported")
+                Error::new(ErrorKind::WrongPin { tries_left: None }, "the private key cannot be decrypted")
+                    .vendor(e)
+                    .next("check the passphrase; PBES2 with PBKDF2 or scrypt and AES is supported")
             })?;
             return Self::from_pkcs8(plain.as_bytes());
         }
@@ -82,13 +79,10 @@ impl PrivateKey {
             return Self::from_pkcs8(der);
         }
         let wrapped = if let Ok(key) = sec1::EcPrivateKey::from_der(der) {
-            let curve = key
-                .parameters
-                .and_then(sec1::EcParameters::named_curve)
-                .ok_or_else(|| {
-                    Error::bad_request("the EC private key does not name its curve")
-                        .next("convert it with `openssl pkcs8 -topk8 -nocrypt`")
-                })?;
+            let curve = key.parameters.and_then(sec1::EcParameters::named_curve).ok_or_else(|| {
+                Error::bad_request("the EC private key does not name its curve")
+                    .next("convert it with `openssl pkcs8 -topk8 -nocrypt`")
+            })?;
             wrap(db::rfc5912::ID_EC_PUBLIC_KEY, AnyRef::from(&curve), der)
         } else if pkcs1::RsaPrivateKeyRef::from_der(der).is_ok() {
             wrap(db::rfc5912::RSA_ENCRYPTION, AnyRef::NULL, der)
@@ -126,10 +120,7 @@ impl PrivateKey {
 }
 
 fn wrap(oid: const_oid::ObjectIdentifier, parameters: AnyRef<'_>, key: &[u8]) -> der::Result<SecretDocument> {
-    let algorithm = AlgorithmIdentifierRef {
-        oid,
-        parameters: Some(parameters),
-    };
+    let algorithm = AlgorithmIdentifierRef { oid, parameters: Some(parameters) };
     let info = PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(key)?);
     SecretDocument::try_from(zeroize::Zeroizing::new(info.to_der()?).as_slice())
 }
@@ -140,15 +131,9 @@ fn public_half(info: &PrivateKeyInfoRef<'_>, der: &[u8]) -> Result<PublicKey> {
     let unsupported = || {
         Error::new(
             ErrorKind::Unsupported,
-            format!(
-                "private keys of this kind ({}) are not supported",
-                info.algorithm.oid
-            ),
+            format!("private keys of this kind ({}) are not supported", info.algorithm.oid),
         )
-        .next(format!(
-            "supported are {}",
-            KeyType::ALL.map(KeyType::name).join(", ")
-        ))
+        .next(format!("supported are {}", KeyType::ALL.map(KeyType::name).join(", ")))
     };
     match info.algorithm.oid {
         db::rfc5912::ID_EC_PUBLIC_KEY => {
@@ -201,10 +186,7 @@ mod tests {
         let key = PrivateKey::read(pkcs8.as_ref(), None).unwrap();
         assert_eq!(key.public_key().key_bytes(), pair.public_key().as_ref());
         let pem = pem::encode_string("PRIVATE KEY", pem::LineEnding::LF, pkcs8.as_ref()).unwrap();
-        assert_eq!(
-            PrivateKey::read(pem.as_bytes(), None).unwrap().public_key(),
-            key.public_key()
-        );
+        assert_eq!(PrivateKey::read(pem.as_bytes(), None).unwrap().public_key(), key.public_key());
 
         let info = PrivateKeyInfoRef::from_der(pkcs8.as_ref()).unwrap();
         let encrypted = info.encrypt("open sesame").unwrap();
@@ -215,9 +197,7 @@ mod tests {
         assert!(matches!(error.kind(), ErrorKind::WrongPin { .. }));
         let right = Pin::new("open sesame".into()).unwrap();
         assert_eq!(
-            PrivateKey::read(encrypted.as_bytes(), Some(&right))
-                .unwrap()
-                .public_key(),
+            PrivateKey::read(encrypted.as_bytes(), Some(&right)).unwrap().public_key(),
             key.public_key()
         );
         assert_eq!(format!("{key:?}"), "PrivateKey(ecdsa-p256)");

@@ -38,11 +38,7 @@ impl PublicKey {
         let parsed = SubjectPublicKeyInfoRef::from_der(spki).map_err(malformed)?;
         let key = parsed.subject_public_key.as_bytes().unwrap_or_default();
         let key_type = Self::kind(&parsed.algorithm, key)?;
-        let this = Self {
-            key_type,
-            spki: spki.to_vec(),
-            key_start: spki.len() - key.len(),
-        };
+        let this = Self { key_type, spki: spki.to_vec(), key_start: spki.len() - key.len() };
         UnparsedPublicKey::new(this.verification(key_type.default_algorithm()), key)
             .parse()
             .map_err(|_| Error::bad_request(format!("this is not a valid {key_type} public key")))?;
@@ -86,11 +82,8 @@ impl PublicKey {
     /// Puts an RSA key together from its modulus and public exponent, unsigned and big-endian.
     pub fn from_rsa(modulus: &[u8], public_exponent: &[u8]) -> Result<Self> {
         let encode = || -> der::Result<Vec<u8>> {
-            RsaPublicKey {
-                modulus: UintRef::new(modulus)?,
-                public_exponent: UintRef::new(public_exponent)?,
-            }
-            .to_der()
+            RsaPublicKey { modulus: UintRef::new(modulus)?, public_exponent: UintRef::new(public_exponent)? }
+                .to_der()
         };
         let key = encode().map_err(|e| Error::bad_request("this is not an RSA public key").vendor(e))?;
         Self::from_rsa_der(&key)
@@ -148,10 +141,7 @@ impl PublicKey {
                 crate::ErrorKind::Unsupported,
                 format!("public keys of this kind ({}) are not supported", algorithm.oid),
             )
-            .next(format!(
-                "supported are {}",
-                KeyType::ALL.map(KeyType::name).join(", ")
-            ))
+            .next(format!("supported are {}", KeyType::ALL.map(KeyType::name).join(", ")))
         })
     }
 
@@ -183,10 +173,7 @@ impl PublicKey {
     /// Verifies a signature in the encoding that [`SignatureAlgorithm`] fixes. `Denied` when it does not fit.
     pub fn verify(&self, algorithm: SignatureAlgorithm, input: &Input, signature: &[u8]) -> Result<()> {
         if !self.key_type.algorithms().contains(&algorithm) {
-            return Err(Error::bad_request(format!(
-                "a {} key does not verify {algorithm}",
-                self.key_type
-            )));
+            return Err(Error::bad_request(format!("a {} key does not verify {algorithm}", self.key_type)));
         }
         // A digest that does not fit its algorithm is refused by the same rule as for signing.
         let request = crate::SignRequest::new(algorithm, input.clone())?;
@@ -196,22 +183,17 @@ impl PublicKey {
                 verify_ed25519ph(key, &digest, signature)
             }
             (Some(digest), _) => digest.to_aws_lc().is_some_and(|d| {
-                UnparsedPublicKey::new(self.verification(algorithm), key)
-                    .verify_digest(&d, signature)
-                    .is_ok()
+                UnparsedPublicKey::new(self.verification(algorithm), key).verify_digest(&d, signature).is_ok()
             }),
-            (None, Input::Message(message)) => UnparsedPublicKey::new(self.verification(algorithm), key)
-                .verify(message, signature)
-                .is_ok(),
+            (None, Input::Message(message)) => {
+                UnparsedPublicKey::new(self.verification(algorithm), key).verify(message, signature).is_ok()
+            }
             (None, Input::Digest(_)) => false,
         };
         if good {
             return Ok(());
         }
-        Err(Error::new(
-            crate::ErrorKind::Denied,
-            format!("the {algorithm} signature does not verify"),
-        ))
+        Err(Error::new(crate::ErrorKind::Denied, format!("the {algorithm} signature does not verify")))
     }
 
     fn verification(&self, algorithm: SignatureAlgorithm) -> &'static dyn VerificationAlgorithm {
@@ -248,8 +230,7 @@ fn verify_ed25519ph(key: &[u8], digest: &Digest, signature: &[u8]) -> bool {
     let (Ok(key), Ok(signature)) = (key, ed25519_dalek::Signature::from_slice(signature)) else {
         return false;
     };
-    key.verify_prehashed_strict(digest.to_rust_crypto(), None, &signature)
-        .is_ok()
+    key.verify_prehashed_strict(digest.to_rust_crypto(), None, &signature).is_ok()
 }
 
 impl fmt::Debug for PublicKey {
@@ -270,10 +251,7 @@ mod tests {
         let pair = lc::EcdsaKeyPair::generate(&lc::ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
         let key = PublicKey::from_ec_point(KeyType::EcdsaP256, pair.public_key().as_ref()).unwrap();
         assert_eq!(key.key_bytes(), pair.public_key().as_ref());
-        assert_eq!(
-            PublicKey::from_pem(&format!("noise\n{}", key.to_pem())).unwrap(),
-            key
-        );
+        assert_eq!(PublicKey::from_pem(&format!("noise\n{}", key.to_pem())).unwrap(), key);
         assert_eq!(PublicKey::from_pem_or_der(key.as_der()).unwrap(), key);
     }
 

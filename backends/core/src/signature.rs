@@ -29,21 +29,10 @@ impl Signature {
             .split_at_checked(raw.len() / 2)
             .filter(|(r, s)| r.len() == s.len() && !r.is_empty())
             .ok_or_else(|| {
-                Error::internal(format!(
-                    "the device gave an ECDSA signature of {} bytes",
-                    raw.len()
-                ))
+                Error::internal(format!("the device gave an ECDSA signature of {} bytes", raw.len()))
             })?;
-        let encode = || {
-            EcdsaSigValue {
-                r: UintRef::new(r)?,
-                s: UintRef::new(s)?,
-            }
-            .to_der()
-        };
-        Ok(Self(encode().map_err(|e| {
-            Error::internal("an ECDSA signature cannot be encoded").vendor(e)
-        })?))
+        let encode = || EcdsaSigValue { r: UintRef::new(r)?, s: UintRef::new(s)? }.to_der();
+        Ok(Self(encode().map_err(|e| Error::internal("an ECDSA signature cannot be encoded").vendor(e))?))
     }
 
     /// The `r ‖ s` form of an ECDSA signature, each as long as the key's field.

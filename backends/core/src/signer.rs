@@ -72,10 +72,7 @@ pub struct KeyInfo {
 impl KeyInfo {
     /// What this key signs with when nobody says.
     pub fn default_algorithm(&self) -> SignatureAlgorithm {
-        self.algorithms
-            .first()
-            .copied()
-            .unwrap_or_else(|| self.public_key.key_type().default_algorithm())
+        self.algorithms.first().copied().unwrap_or_else(|| self.public_key.key_type().default_algorithm())
     }
 
     /// Refuses an algorithm that this key does not offer.
@@ -86,10 +83,7 @@ impl KeyInfo {
         let offered: Vec<_> = self.algorithms.iter().map(|a| a.name()).collect();
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!(
-                "a {} key here does not sign with {algorithm}",
-                self.public_key.key_type()
-            ),
+            format!("a {} key here does not sign with {algorithm}", self.public_key.key_type()),
         )
         .key(&self.name)
         .next(format!("use {}", offered.join(", "))))
@@ -145,11 +139,7 @@ impl SignRequest {
                 }
             }
         }
-        Ok(Self {
-            algorithm,
-            input,
-            deadline: None,
-        })
+        Ok(Self { algorithm, input, deadline: None })
     }
 
     /// A request that signs `digest` as `algorithm` hashes it.
@@ -159,11 +149,7 @@ impl SignRequest {
 
     /// A request that signs `message`.
     pub fn message(algorithm: SignatureAlgorithm, message: impl Into<Bytes>) -> Self {
-        Self {
-            algorithm,
-            input: Input::Message(message.into()),
-            deadline: None,
-        }
+        Self { algorithm, input: Input::Message(message.into()), deadline: None }
     }
 
     /// Says until when an answer is of use.
@@ -201,10 +187,7 @@ impl SignRequest {
     #[must_use]
     pub fn hashed(self) -> Self {
         match self.to_digest() {
-            Some(digest) => Self {
-                input: Input::Digest(digest),
-                ..self
-            },
+            Some(digest) => Self { input: Input::Digest(digest), ..self },
             None => self,
         }
     }
@@ -220,17 +203,10 @@ mod tests {
         for algorithm in SignatureAlgorithm::ALL {
             for hash in HashAlgorithm::ALL {
                 let request = SignRequest::digest(algorithm, Digest::of(hash, b"x"));
-                assert_eq!(
-                    request.is_ok(),
-                    algorithm.prehash() == Some(hash),
-                    "{algorithm} {hash}"
-                );
+                assert_eq!(request.is_ok(), algorithm.prehash() == Some(hash), "{algorithm} {hash}");
             }
             let hashed = SignRequest::message(algorithm, "x").hashed();
-            assert_eq!(
-                matches!(hashed.input(), Input::Digest(_)),
-                algorithm.prehash().is_some()
-            );
+            assert_eq!(matches!(hashed.input(), Input::Digest(_)), algorithm.prehash().is_some());
         }
     }
 

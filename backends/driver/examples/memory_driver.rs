@@ -46,19 +46,13 @@ impl Memory {
         if self.pin.is_empty() {
             return Ok(());
         }
-        let prompt = PinPrompt {
-            device: "memory".into(),
-            ..PinPrompt::default()
-        };
+        let prompt = PinPrompt { device: "memory".into(), ..PinPrompt::default() };
         let lease = self.pins.lease(&prompt).await?;
         if lease.pin().expose() == self.pin {
             lease.report(PinOutcome::Accepted);
             return Ok(());
         }
-        let error = Error::new(
-            ErrorKind::WrongPin { tries_left: Some(2) },
-            "the device refused the PIN",
-        );
+        let error = Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "the device refused the PIN");
         lease.report(PinOutcome::Refused(error.clone()));
         Err(error)
     }
@@ -66,21 +60,13 @@ impl Memory {
 
 impl Backend for Memory {
     fn describe(&self) -> BoxFuture<'_, Result<BackendInfo>> {
-        let info = BackendInfo {
-            kind: "memory".into(),
-            device: "this process".into(),
-            ..BackendInfo::default()
-        };
+        let info =
+            BackendInfo { kind: "memory".into(), device: "this process".into(), ..BackendInfo::default() };
         Box::pin(async move { Ok(info) })
     }
 
     fn list(&self, _: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
-        Box::pin(async move {
-            Ok(KeyPage {
-                keys: vec![MemoryKey::new(self, "one")?.info],
-                next: None,
-            })
-        })
+        Box::pin(async move { Ok(KeyPage { keys: vec![MemoryKey::new(self, "one")?.info], next: None }) })
     }
 
     fn open<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Arc<dyn Signer>>> {
@@ -89,10 +75,8 @@ impl Backend for Memory {
             let KeySelector::Name(name) = key else {
                 return Err(not_found(key));
             };
-            let label = name
-                .as_label()
-                .filter(|l| *l == "one" || *l == "two")
-                .ok_or_else(|| not_found(key))?;
+            let label =
+                name.as_label().filter(|l| *l == "one" || *l == "two").ok_or_else(|| not_found(key))?;
             let signer: Arc<dyn Signer> = Arc::new(MemoryKey::new(self, label)?);
             Ok(signer)
         })
@@ -135,12 +119,7 @@ impl MemoryKey {
             address: None,
             certificate: None,
         };
-        let Memory {
-            signed,
-            crash_every,
-            hang_once,
-            ..
-        } = backend;
+        let Memory { signed, crash_every, hang_once, .. } = backend;
         Ok(Self {
             pair,
             info,

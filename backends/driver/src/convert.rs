@@ -37,11 +37,7 @@ pub(crate) fn error_from_pb(error: pb::Error) -> Error {
     if let Some(vendor) = error.vendor {
         out = out.vendor(vendor);
     }
-    if error.may_have_happened {
-        out.may_have_happened()
-    } else {
-        out
-    }
+    if error.may_have_happened { out.may_have_happened() } else { out }
 }
 
 pub(crate) fn key_to_pb(key: &KeyInfo) -> pb::KeyInfo {
@@ -51,10 +47,7 @@ pub(crate) fn key_to_pb(key: &KeyInfo) -> pb::KeyInfo {
         algorithms: key.algorithms.iter().map(|a| a.name().to_owned()).collect(),
         origin: key.origin.name().to_owned(),
         extractable: key.extractable,
-        created_unix: key
-            .created
-            .and_then(|t| t.duration_since(UNIX_EPOCH).ok())
-            .map(|d| d.as_secs()),
+        created_unix: key.created.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs()),
         id: key.id.clone(),
         address: key.address.as_ref().map(ToString::to_string),
         certificate: key.certificate.clone(),
@@ -62,11 +55,7 @@ pub(crate) fn key_to_pb(key: &KeyInfo) -> pb::KeyInfo {
 }
 
 pub(crate) fn key_from_pb(key: pb::KeyInfo) -> Result<KeyInfo> {
-    let algorithms = key
-        .algorithms
-        .iter()
-        .map(|a| a.parse())
-        .collect::<Result<Vec<_>>>()?;
+    let algorithms = key.algorithms.iter().map(|a| a.parse()).collect::<Result<Vec<_>>>()?;
     if algorithms.is_empty() || algorithms.len() > 255 {
         return Err(Error::internal("the driver described a key without algorithms").key(key.name));
     }
@@ -80,9 +69,7 @@ pub(crate) fn key_from_pb(key: pb::KeyInfo) -> Result<KeyInfo> {
             _ => KeyOrigin::Unknown,
         },
         extractable: key.extractable,
-        created: key
-            .created_unix
-            .and_then(|s| SystemTime::checked_add(&UNIX_EPOCH, Duration::from_secs(s))),
+        created: key.created_unix.and_then(|s| SystemTime::checked_add(&UNIX_EPOCH, Duration::from_secs(s))),
         id: key.id,
         address: key.address.map(|a| a.parse()).transpose()?,
         certificate: key.certificate,
@@ -90,17 +77,11 @@ pub(crate) fn key_from_pb(key: pb::KeyInfo) -> Result<KeyInfo> {
 }
 
 pub(crate) fn page_to_pb(page: &KeyPage) -> pb::KeyPage {
-    pb::KeyPage {
-        keys: page.keys.iter().map(key_to_pb).collect(),
-        next: page.next.clone(),
-    }
+    pb::KeyPage { keys: page.keys.iter().map(key_to_pb).collect(), next: page.next.clone() }
 }
 
 pub(crate) fn page_from_pb(page: pb::KeyPage) -> Result<KeyPage> {
-    Ok(KeyPage {
-        keys: page.keys.into_iter().map(key_from_pb).collect::<Result<_>>()?,
-        next: page.next,
-    })
+    Ok(KeyPage { keys: page.keys.into_iter().map(key_from_pb).collect::<Result<_>>()?, next: page.next })
 }
 
 pub(crate) fn info_to_pb(info: BackendInfo) -> pb::BackendInfo {
@@ -139,12 +120,8 @@ mod tests {
     #[test]
     fn every_error_survives_the_wire() {
         for kind in ErrorKind::ALL {
-            let error = Error::new(kind, "what")
-                .key("k")
-                .device("d")
-                .next("n")
-                .vendor("v")
-                .may_have_happened();
+            let error =
+                Error::new(kind, "what").key("k").device("d").next("n").vendor("v").may_have_happened();
             assert_eq!(error_from_pb(error_to_pb(&error)), error);
             let plain = Error::new(kind, "what");
             assert_eq!(error_from_pb(error_to_pb(&plain)), plain);

@@ -74,13 +74,7 @@ fn harden() {
     use rustix::process as p;
     let _ = p::set_parent_process_death_signal(Some(p::Signal::KILL));
     let _ = p::set_dumpable_behavior(p::DumpableBehavior::NotDumpable);
-    let _ = p::setrlimit(
-        p::Resource::Core,
-        p::Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    );
+    let _ = p::setrlimit(p::Resource::Core, p::Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 fn handshake(
@@ -92,10 +86,7 @@ fn handshake(
         return Err("the daemon's first message is not Configure".into());
     };
     if configure.version != PROTOCOL_VERSION {
-        let configured = pb::Configured {
-            version: PROTOCOL_VERSION,
-            abilities: Vec::new(),
-        };
+        let configured = pb::Configured { version: PROTOCOL_VERSION, abilities: Vec::new() };
         link.answer(first.id, pb::from_driver::Body::Configured(configured));
         return Err(format!(
             "the daemon speaks protocol version {}, this driver {PROTOCOL_VERSION}",
@@ -108,11 +99,7 @@ fn handshake(
         .map_err(|e| Error::bad_request("the options of the backend are not JSON").vendor(e))
         .and_then(|options| {
             let pins: Arc<dyn PinSource> = Arc::new(LinkPins::new(link.clone()));
-            build(Setup {
-                backend: configure.backend,
-                options,
-                pins,
-            })
+            build(Setup { backend: configure.backend, options, pins })
         });
     match built {
         Ok(backend) => {
@@ -129,10 +116,7 @@ fn handshake(
             Ok((backend, threads))
         }
         Err(error) => {
-            link.answer(
-                first.id,
-                pb::from_driver::Body::Error(convert::error_to_pb(&error)),
-            );
+            link.answer(first.id, pb::from_driver::Body::Error(convert::error_to_pb(&error)));
             Err(error.to_string())
         }
     }
@@ -200,13 +184,7 @@ impl Link {
 
     /// Blocks for one read and sorts what came. `None` when the daemon is gone or does not speak the protocol.
     fn read(&self, input: &mut Input) -> Option<()> {
-        let Input {
-            inbox,
-            waiting,
-            batch,
-            spin,
-            buffer,
-        } = input;
+        let Input { inbox, waiting, batch, spin, buffer } = input;
         let n = loop {
             match spin.read(&self.stream, buffer) {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -223,10 +201,7 @@ impl Link {
                         self.lease_arrived.notify_all();
                     }
                     Some(pb::to_driver::Body::Close(close)) => {
-                        self.keys
-                            .write()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .remove(&close.handle);
+                        self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&close.handle);
                     }
                     _ => waiting.push_back(message),
                 },

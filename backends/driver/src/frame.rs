@@ -40,9 +40,7 @@ impl Inbox {
         };
         let len = u32::from_le_bytes(*len) as usize;
         if len > MAX_FRAME {
-            return Err(format!(
-                "a frame of {len} bytes is longer than the protocol allows"
-            ));
+            return Err(format!("a frame of {len} bytes is longer than the protocol allows"));
         }
         let Some(body) = rest.get(..len) else {
             self.compact();

@@ -110,11 +110,7 @@ impl DriverBackend {
     pub async fn start(config: DriverConfig) -> Result<Arc<Self>> {
         let sinks = Arc::new(Sinks::default());
         let restarts = Arc::new(AtomicU64::new(0));
-        let vault = Arc::new(Vault::new(
-            config.backend.clone(),
-            config.pin.clone(),
-            sinks.clone(),
-        ));
+        let vault = Arc::new(Vault::new(config.backend.clone(), config.pin.clone(), sinks.clone()));
         let starting = Arc::new(tokio::sync::Mutex::new(()));
         let slots: Vec<_> = (0..config.processes.max(1))
             .map(|_| Slot::new(&config, &vault, &sinks, &restarts, &starting))
@@ -141,11 +137,7 @@ impl DriverBackend {
 
     /// The process numbers of the drivers that run now.
     pub fn processes(&self) -> Vec<u32> {
-        self.0
-            .slots
-            .iter()
-            .filter_map(|slot| slot.link().map(|link| link.pid()))
-            .collect()
+        self.0.slots.iter().filter_map(|slot| slot.link().map(|link| link.pid())).collect()
     }
 
     /// How often a driver was started again.
@@ -184,9 +176,7 @@ impl Shared {
         if self.queued.fetch_add(1, Relaxed) >= self.config.queue {
             drop(place);
             return Err(Error::new(
-                ErrorKind::Busy {
-                    retry_after: Duration::from_millis(50),
-                },
+                ErrorKind::Busy { retry_after: Duration::from_millis(50) },
                 format!("{} requests wait already", self.config.queue),
             )
             .device(&self.config.backend)
@@ -318,10 +308,7 @@ impl Backend for DriverBackend {
 
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
         Box::pin(async move {
-            let list = pb::List {
-                page_size: request.page_size as u64,
-                page_token: request.page_token,
-            };
+            let list = pb::List { page_size: request.page_size as u64, page_token: request.page_token };
             match self.0.ask(Request::List(list)).await? {
                 Answer::Page(page) => convert::page_from_pb(page),
                 _ => Err(self.0.unexpected()),
@@ -379,40 +366,29 @@ fn key(shared: &Shared, answer: Answer) -> Result<KeyInfo> {
 
 impl Generate for DriverBackend {
     fn generate(&self, r: GenerateRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request = pb::Generate {
-            name: r.name.to_string(),
-            key_type: r.key_type.name().to_owned(),
-            id: r.id,
-        };
+        let request =
+            pb::Generate { name: r.name.to_string(), key_type: r.key_type.name().to_owned(), id: r.id };
         Box::pin(async move { key(&self.0, self.0.change(Request::Generate(request)).await?) })
     }
 }
 
 impl Import for DriverBackend {
     fn import(&self, r: ImportRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request = pb::Import {
-            name: r.name.to_string(),
-            pkcs8: r.key.pkcs8_der().to_vec(),
-            id: r.id,
-        };
+        let request = pb::Import { name: r.name.to_string(), pkcs8: r.key.pkcs8_der().to_vec(), id: r.id };
         Box::pin(async move { key(&self.0, self.0.change(Request::Import(request)).await?) })
     }
 }
 
 impl Delete for DriverBackend {
     fn delete<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<()>> {
-        let request = pb::Delete {
-            selector: selector.to_string(),
-        };
+        let request = pb::Delete { selector: selector.to_string() };
         Box::pin(async move { done(&self.0, self.0.change(Request::Delete(request)).await?) })
     }
 }
 
 impl Rotate for DriverBackend {
     fn rotate<'a>(&'a self, name: &'a KeyName) -> BoxFuture<'a, Result<KeyInfo>> {
-        let request = pb::Rotate {
-            name: name.to_string(),
-        };
+        let request = pb::Rotate { name: name.to_string() };
         Box::pin(async move { key(&self.0, self.0.change(Request::Rotate(request)).await?) })
     }
 }
@@ -423,10 +399,8 @@ impl StoreCertificate for DriverBackend {
         selector: &'a KeySelector,
         certificate: &'a [u8],
     ) -> BoxFuture<'a, Result<()>> {
-        let request = pb::StoreCertificate {
-            selector: selector.to_string(),
-            certificate: certificate.to_vec(),
-        };
+        let request =
+            pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
         Box::pin(async move { done(&self.0, self.0.change(Request::StoreCertificate(request)).await?) })
     }
 }

@@ -41,11 +41,7 @@ async fn sign_and_verify(signer: &Arc<dyn Signer>, number: u64) {
     let request = SignRequest::digest(ALGORITHM, digest).unwrap();
     let request = request.deadline(Some(Instant::now() + Duration::from_secs(10)));
     let signature = signer.sign(request).await.unwrap();
-    signer
-        .info()
-        .public_key
-        .verify(ALGORITHM, &Input::Digest(digest), signature.as_bytes())
-        .unwrap();
+    signer.info().public_key.verify(ALGORITHM, &Input::Digest(digest), signature.as_bytes()).unwrap();
 }
 
 /// Signs from 16 tasks until `stop`, and says how many signatures that were.
@@ -79,24 +75,15 @@ async fn it_signs_and_says_what_it_cannot() {
     sign_and_verify(&signer, 1).await;
     signer.health().await.unwrap();
     let error = backend.open(&selector("three")).await.err().unwrap();
-    assert_eq!(
-        (error.kind(), error.device_name()),
-        (ErrorKind::NotFound, Some("memory"))
-    );
+    assert_eq!((error.kind(), error.device_name()), (ErrorKind::NotFound, Some("memory")));
     let past = SignRequest::message(ALGORITHM, "x").deadline(Some(Instant::now() - Duration::from_secs(1)));
     assert_eq!(signer.sign(past).await.unwrap_err().kind(), ErrorKind::TimedOut);
     let other = SignRequest::message(SignatureAlgorithm::Ed25519, "x");
-    assert_eq!(
-        signer.sign(other).await.unwrap_err().kind(),
-        ErrorKind::Unsupported
-    );
+    assert_eq!(signer.sign(other).await.unwrap_err().kind(), ErrorKind::Unsupported);
     backend.stop().await;
     assert!(backend.processes().is_empty());
     let stopped = SignRequest::message(ALGORITHM, "x");
-    assert_eq!(
-        signer.sign(stopped).await.unwrap_err().kind(),
-        ErrorKind::DeviceGone
-    );
+    assert_eq!(signer.sign(stopped).await.unwrap_err().kind(), ErrorKind::DeviceGone);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,9 +97,7 @@ async fn killed_drivers_cost_nobody_a_signature() {
             while Instant::now() < stop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 for pid in backend.processes() {
-                    let _ = std::process::Command::new("kill")
-                        .args(["-9", &pid.to_string()])
-                        .status();
+                    let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
                 }
             }
         })
@@ -128,9 +113,7 @@ async fn killed_drivers_cost_nobody_a_signature() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_that_crashes_now_and_then_costs_nobody_a_signature() {
-    let backend = DriverBackend::start(config(json!({ "crash_every": 2000 })))
-        .await
-        .unwrap();
+    let backend = DriverBackend::start(config(json!({ "crash_every": 2000 }))).await.unwrap();
     let signer = backend.open(&selector("one")).await.unwrap();
     let signatures = load(&signer, Instant::now() + Duration::from_secs(1)).await;
     assert!(
@@ -142,30 +125,22 @@ async fn a_driver_that_crashes_now_and_then_costs_nobody_a_signature() {
 
 #[tokio::test]
 async fn a_request_that_kills_every_driver_is_given_up() {
-    let backend = DriverBackend::start(config(json!({ "crash_every": 1 })))
-        .await
-        .unwrap();
+    let backend = DriverBackend::start(config(json!({ "crash_every": 1 }))).await.unwrap();
     let signer = backend.open(&selector("one")).await.unwrap();
-    let error = signer
-        .sign(SignRequest::message(ALGORITHM, "x"))
-        .await
-        .unwrap_err();
+    let error = signer.sign(SignRequest::message(ALGORITHM, "x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("3 driver processes"), "{error}");
 }
 
 #[tokio::test]
 async fn a_hanging_driver_does_not_hold_its_caller() {
-    let backend = DriverBackend::start(config(json!({ "hang_on": 1 })))
-        .await
-        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let hang_once = folder.path().join("hangs");
+    let backend = DriverBackend::start(config(json!({ "hang_once": hang_once }))).await.unwrap();
     let signer = backend.open(&selector("one")).await.unwrap();
     let start = Instant::now();
     let request = SignRequest::message(ALGORITHM, "x").deadline(Some(start + Duration::from_millis(300)));
-    assert_eq!(
-        signer.sign(request).await.unwrap_err().kind(),
-        ErrorKind::TimedOut
-    );
+    assert_eq!(signer.sign(request).await.unwrap_err().kind(), ErrorKind::TimedOut);
     assert!(start.elapsed() < Duration::from_secs(1));
     // The other process is started for the next caller, who does not wait behind the one that hangs.
     for number in 0..20 {
@@ -181,10 +156,7 @@ async fn a_wrong_pin_is_tried_once() {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Pin::new("0000".into()).map(Some)
     });
-    let config = DriverConfig {
-        pin: Some(loader),
-        ..config(json!({ "expected_pin": "1234" }))
-    };
+    let config = DriverConfig { pin: Some(loader), ..config(json!({ "expected_pin": "1234" })) };
     let backend = DriverBackend::start(config).await.unwrap();
     let name = selector("one");
     let first = backend.open(&name).await.err().unwrap();
@@ -198,16 +170,10 @@ async fn a_wrong_pin_is_tried_once() {
 
 #[tokio::test]
 async fn a_driver_that_is_not_there_is_said_at_once() {
-    let config = DriverConfig {
-        program: PathBuf::from("/nonexistent/driver"),
-        ..config(json!({}))
-    };
+    let config = DriverConfig { program: PathBuf::from("/nonexistent/driver"), ..config(json!({})) };
     let error = DriverBackend::start(config).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::DeviceGone);
-    let config = DriverConfig {
-        program: PathBuf::from("/bin/true"),
-        ..self::config(json!({}))
-    };
+    let config = DriverConfig { program: PathBuf::from("/bin/true"), ..self::config(json!({})) };
     let start = Instant::now();
     assert!(DriverBackend::start(config).await.is_err());
     assert!(start.elapsed() < Duration::from_secs(2));
@@ -215,20 +181,16 @@ async fn a_driver_that_is_not_there_is_said_at_once() {
 
 #[tokio::test]
 async fn more_than_the_queue_holds_is_busy() {
-    let config = DriverConfig {
-        queue: 4,
-        processes: 1,
-        ..config(json!({ "hang_on": 1 }))
-    };
+    let folder = tempfile::tempdir().unwrap();
+    let hang_once = folder.path().join("hangs");
+    let config = DriverConfig { queue: 4, processes: 1, ..config(json!({ "hang_once": hang_once })) };
     let backend = DriverBackend::start(config).await.unwrap();
     let signer = backend.open(&selector("one")).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(500);
     let requests = (0..10).map(|_| {
         let signer = signer.clone();
         tokio::spawn(async move {
-            signer
-                .sign(SignRequest::message(ALGORITHM, "x").deadline(Some(deadline)))
-                .await
+            signer.sign(SignRequest::message(ALGORITHM, "x").deadline(Some(deadline))).await
         })
     });
     let requests: Vec<_> = requests.collect();

@@ -24,10 +24,8 @@ impl AwsKmsAddress {
             || Error::bad_request(format!("{key_id:?} is not a key id, alias or ARN of AWS KMS")).next(AWS);
         let name =
             |t: &str| !t.is_empty() && t.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c));
-        let id_or_alias = |t: &str| {
-            t.strip_prefix("alias/")
-                .map_or_else(|| name(t) && !t.contains('/'), name)
-        };
+        let id_or_alias =
+            |t: &str| t.strip_prefix("alias/").map_or_else(|| name(t) && !t.contains('/'), name);
         let valid = match key_id.strip_prefix("arn:") {
             Some(arn) => {
                 let parts: Vec<_> = arn.splitn(5, ':').collect();
@@ -45,10 +43,7 @@ impl AwsKmsAddress {
             "" => None,
             host => Some(segment(host, "a host of awskms://")?),
         };
-        Ok(Self {
-            endpoint,
-            key_id: key_id.to_owned(),
-        })
+        Ok(Self { endpoint, key_id: key_id.to_owned() })
     }
 }
 
@@ -56,12 +51,7 @@ const AWS: &str = "write awskms://[ENDPOINT]/ID, as in awskms:///alias/release";
 
 impl fmt::Display for AwsKmsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}",
-            self.endpoint.as_deref().unwrap_or_default(),
-            self.key_id
-        )
+        write!(f, "{}/{}", self.endpoint.as_deref().unwrap_or_default(), self.key_id)
     }
 }
 
@@ -105,12 +95,9 @@ impl GcpKmsAddress {
         };
         let version = version
             .map(|v| {
-                v.parse()
-                    .ok()
-                    .filter(|n| *n > 0 && v.bytes().all(|b| b.is_ascii_digit()))
-                    .ok_or_else(|| {
-                        Error::bad_request(format!("{v:?} is not a key version of Google Cloud KMS: 1, 2, …"))
-                    })
+                v.parse().ok().filter(|n| *n > 0 && v.bytes().all(|b| b.is_ascii_digit())).ok_or_else(|| {
+                    Error::bad_request(format!("{v:?} is not a key version of Google Cloud KMS: 1, 2, …"))
+                })
             })
             .transpose()?;
         Ok(Self {
@@ -125,17 +112,8 @@ impl GcpKmsAddress {
 
 impl fmt::Display for GcpKmsAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            project,
-            location,
-            key_ring,
-            key,
-            version,
-        } = self;
-        write!(
-            f,
-            "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}"
-        )?;
+        let Self { project, location, key_ring, key, version } = self;
+        write!(f, "projects/{project}/locations/{location}/keyRings/{key_ring}/cryptoKeys/{key}")?;
         version.map_or(Ok(()), |v| write!(f, "/versions/{v}"))
     }
 }
@@ -166,9 +144,7 @@ impl AzureKmsAddress {
         Ok(Self {
             vault: segment(vault, "a vault of azurekms://")?,
             key: segment(key, "a key of azurekms://")?,
-            version: version
-                .map(|v| segment(v, "a version of azurekms://"))
-                .transpose()?,
+            version: version.map(|v| segment(v, "a version of azurekms://")).transpose()?,
         })
     }
 }
@@ -190,9 +166,7 @@ pub struct HashiVaultAddress {
 impl HashiVaultAddress {
     /// Reads what follows `hashivault://`.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        Ok(Self {
-            key: segment(text, "the name of a transit key")?,
-        })
+        Ok(Self { key: segment(text, "the name of a transit key")? })
     }
 }
 

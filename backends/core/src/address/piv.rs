@@ -36,12 +36,7 @@ impl PivAddress {
         let (serial, slot) = text
             .split_once('/')
             .ok_or_else(|| Error::bad_request(format!("{text:?} is not a PIV serial number and slot")))?;
-        let number = |t: &str| {
-            t.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| t.parse().ok())
-                .flatten()
-        };
+        let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse().ok()).flatten();
         let serial = number(serial).ok_or_else(|| {
             Error::bad_request(format!("{serial:?} is not the serial number of a PIV card"))
         })?;

@@ -45,17 +45,13 @@ impl Pkcs11Uri {
                     continue;
                 }
                 "slot-id" | "slot-description" | "slot-manufacturer" => {
-                    return Err(
-                        Error::bad_request("a slot does not identify a token: slot numbers change")
-                            .next("name the token by token= or serial="),
-                    );
+                    return Err(Error::bad_request("a slot does not identify a token: slot numbers change")
+                        .next("name the token by token= or serial="));
                 }
                 // Which library it is: the configuration says that.
                 "library-description" | "library-manufacturer" | "library-version" => continue,
                 _ => {
-                    return Err(Error::bad_request(format!(
-                        "a PKCS#11 URI has no attribute {name:?}"
-                    )));
+                    return Err(Error::bad_request(format!("a PKCS#11 URI has no attribute {name:?}")));
                 }
             };
             set(slot, percent::decode_text(value)?, name)?;
@@ -63,9 +59,7 @@ impl Pkcs11Uri {
         if let Some(kind) = &uri.object_type
             && !["private", "public", "cert", "secret-key", "data"].contains(&kind.as_str())
         {
-            return Err(Error::bad_request(format!(
-                "{kind:?} is not an object type of PKCS#11 URIs"
-            )));
+            return Err(Error::bad_request(format!("{kind:?} is not an object type of PKCS#11 URIs")));
         }
         for attribute in query.split('&').filter(|a| !a.is_empty()) {
             match pair(attribute)?.0 {
@@ -87,9 +81,7 @@ impl Pkcs11Uri {
 
 fn pair(attribute: &str) -> Result<(&str, &str)> {
     // The attribute itself is not repeated: it may hold a PIN.
-    attribute
-        .split_once('=')
-        .ok_or_else(|| Error::bad_request("an attribute of the PKCS#11 URI lacks its ="))
+    attribute.split_once('=').ok_or_else(|| Error::bad_request("an attribute of the PKCS#11 URI lacks its ="))
 }
 
 fn set<T>(slot: &mut Option<T>, value: T, name: &str) -> Result<()> {
@@ -114,10 +106,7 @@ impl fmt::Display for Pkcs11Uri {
             .collect();
         if let Some(id) = &self.id {
             // RFC 7512 section 2.3: every byte of an id is written as %XX.
-            written.push(format!(
-                "id={}",
-                id.iter().map(|b| format!("%{b:02X}")).collect::<String>()
-            ));
+            written.push(format!("id={}", id.iter().map(|b| format!("%{b:02X}")).collect::<String>()));
         }
         if let Some(kind) = &self.object_type {
             written.push(format!("type={}", plain(kind.as_bytes())));

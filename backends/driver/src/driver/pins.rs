@@ -45,10 +45,7 @@ impl LinkPins {
                 Err(TryLockError::Poisoned(_)) => return Err(gone()),
                 Err(TryLockError::WouldBlock) => {
                     let leases = lock(&self.link.leases);
-                    let arrived = self
-                        .link
-                        .lease_arrived
-                        .wait_timeout(leases, Duration::from_millis(5));
+                    let arrived = self.link.lease_arrived.wait_timeout(leases, Duration::from_millis(5));
                     drop(arrived);
                 }
             }
@@ -93,10 +90,7 @@ struct LinkLease {
 impl LinkLease {
     fn send(&mut self, outcome: pb::pin_outcome::Outcome) {
         self.reported = true;
-        let outcome = pb::PinOutcome {
-            lease: self.number,
-            outcome: Some(outcome),
-        };
+        let outcome = pb::PinOutcome { lease: self.number, outcome: Some(outcome) };
         self.link.answer(0, pb::from_driver::Body::PinOutcome(outcome));
     }
 }

@@ -41,18 +41,11 @@ fn work(link: &Arc<Link>, backend: &dyn Backend, threads: usize) {
         // A panic is a defect of this backend: it costs its request, not the process.
         let answer = std::panic::catch_unwind(AssertUnwindSafe(|| answer(link, backend, request, until)))
             .unwrap_or_else(|_| Err(Error::internal("the driver panicked")));
-        link.queue(
-            id,
-            answer.unwrap_or_else(|e| Answer::Error(convert::error_to_pb(&e))),
-        );
+        link.queue(id, answer.unwrap_or_else(|e| Answer::Error(convert::error_to_pb(&e))));
         unwritten += 1;
         // Under load answers are written an eighth of a batch at a time: a write costs as much as a fifth of a
         // signature, but whoever waits should not wait for the whole batch.
-        let together = if threads == 1 {
-            (lock(&link.input).batch / 8).max(1)
-        } else {
-            1
-        };
+        let together = if threads == 1 { (lock(&link.input).batch / 8).max(1) } else { 1 };
         if unwritten >= together || !link.has_waiting() {
             link.flush();
             unwritten = 0;
@@ -67,32 +60,21 @@ fn answer(
     until: Option<Instant>,
 ) -> Result<Answer> {
     if until.is_some_and(|t| t <= Instant::now()) {
-        return Err(Error::new(
-            ErrorKind::TimedOut,
-            "the deadline passed before the driver began",
-        ));
+        return Err(Error::new(ErrorKind::TimedOut, "the deadline passed before the driver began"));
     }
     match request.body {
         Some(Request::Sign(sign)) => self::sign(link, sign, until),
-        Some(Request::Describe(_)) => Ok(Answer::Described(convert::info_to_pb(block_on(
-            backend.describe(),
-        )?))),
+        Some(Request::Describe(_)) => {
+            Ok(Answer::Described(convert::info_to_pb(block_on(backend.describe())?)))
+        }
         Some(Request::List(list)) => {
-            let request = ListRequest {
-                page_size: list.page_size as usize,
-                page_token: list.page_token,
-            };
-            Ok(Answer::Page(convert::page_to_pb(&block_on(
-                backend.list(request),
-            )?)))
+            let request = ListRequest { page_size: list.page_size as usize, page_token: list.page_token };
+            Ok(Answer::Page(convert::page_to_pb(&block_on(backend.list(request))?)))
         }
         Some(Request::Open(open)) => {
             let signer = block_on(backend.open(&open.selector.parse()?))?;
             let info = convert::key_to_pb(signer.info());
-            link.keys
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(open.handle, signer);
+            link.keys.write().unwrap_or_else(PoisonError::into_inner).insert(open.handle, signer);
             Ok(Answer::Key(info))
         }
         Some(Request::Health(_)) => block_on(backend.health()).map(|()| Answer::Done(pb::Done {})),
@@ -101,26 +83,15 @@ fn answer(
         }
         Some(Request::Generate(r)) => {
             let ability = Ability::Generate.require(backend.generate(), "driver")?;
-            let request = GenerateRequest {
-                name: r.name.parse()?,
-                key_type: r.key_type.parse()?,
-                id: r.id,
-            };
-            Ok(Answer::Key(convert::key_to_pb(&block_on(
-                ability.generate(request),
-            )?)))
+            let request = GenerateRequest { name: r.name.parse()?, key_type: r.key_type.parse()?, id: r.id };
+            Ok(Answer::Key(convert::key_to_pb(&block_on(ability.generate(request))?)))
         }
         Some(Request::Import(r)) => {
             let ability = Ability::Import.require(backend.import(), "driver")?;
             let pkcs8 = zeroize::Zeroizing::new(r.pkcs8);
-            let request = ImportRequest {
-                name: r.name.parse()?,
-                key: PrivateKey::from_pkcs8(&pkcs8)?,
-                id: r.id,
-            };
-            Ok(Answer::Key(convert::key_to_pb(&block_on(
-                ability.import(request),
-            )?)))
+            let request =
+                ImportRequest { name: r.name.parse()?, key: PrivateKey::from_pkcs8(&pkcs8)?, id: r.id };
+            Ok(Answer::Key(convert::key_to_pb(&block_on(ability.import(request))?)))
         }
         Some(Request::Delete(r)) => {
             let ability = Ability::Delete.require(backend.delete(), "driver")?;
@@ -129,9 +100,7 @@ fn answer(
         }
         Some(Request::Rotate(r)) => {
             let ability = Ability::Rotate.require(backend.rotate(), "driver")?;
-            Ok(Answer::Key(convert::key_to_pb(&block_on(
-                ability.rotate(&r.name.parse()?),
-            )?)))
+            Ok(Answer::Key(convert::key_to_pb(&block_on(ability.rotate(&r.name.parse()?))?)))
         }
         Some(Request::StoreCertificate(r)) => {
             let ability = Ability::StoreCertificate.require(backend.store_certificate(), "driver")?;
@@ -142,19 +111,16 @@ fn answer(
             let ability = Ability::Unlock.require(backend.unlock(), "driver")?;
             block_on(unlock(link, ability)).map(|()| Answer::Done(pb::Done {}))
         }
-        Some(Request::Configure(_) | Request::PinLease(_) | Request::Close(_)) | None => Err(
-            Error::bad_request("the daemon sent a request that this driver does not know"),
-        ),
+        Some(Request::Configure(_) | Request::PinLease(_) | Request::Close(_)) | None => {
+            Err(Error::bad_request("the daemon sent a request that this driver does not know"))
+        }
     }
 }
 
 /// The PIN that somebody gave waits at the daemon: it comes by a lease like every other.
 async fn unlock(link: &Arc<Link>, ability: &dyn Unlock) -> Result<()> {
     let lease = LinkPins::new(link.clone()).lease(&PinPrompt::default()).await?;
-    let request = UnlockRequest {
-        pin: lease.pin().clone(),
-        use_last_try: lease.may_use_last_try(),
-    };
+    let request = UnlockRequest { pin: lease.pin().clone(), use_last_try: lease.may_use_last_try() };
     let result = ability.unlock(request).await;
     lease.report(match &result {
         Ok(()) => PinOutcome::Accepted,
@@ -184,10 +150,7 @@ fn sign(link: &Link, sign: pb::Sign, until: Option<Instant>) -> Result<Answer> {
     let start = Instant::now();
     let signature = block_on(signer.sign(request))?;
     let work_ns = u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX);
-    Ok(Answer::Signature(pb::Signature {
-        bytes: signature.into_bytes(),
-        work_ns,
-    }))
+    Ok(Answer::Signature(pb::Signature { bytes: signature.into_bytes(), work_ns }))
 }
 
 fn key(link: &Link, handle: u32) -> Result<Arc<dyn Signer>> {

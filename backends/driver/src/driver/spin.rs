@@ -21,10 +21,7 @@ pub(super) struct Spin {
 impl Spin {
     /// Spins for at most `limit`; zero for never.
     pub(super) fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            worth_it: true,
-        }
+        Self { limit, worth_it: true }
     }
 
     /// Receives into `buffer`; 0 at the end of the stream.

@@ -76,12 +76,8 @@ impl DriverKey {
         if until <= Instant::now() {
             return Err(self.timed_out());
         }
-        let algorithm = self
-            .info
-            .algorithms
-            .iter()
-            .position(|a| *a == request.algorithm())
-            .unwrap_or_default() as u32;
+        let algorithm =
+            self.info.algorithms.iter().position(|a| *a == request.algorithm()).unwrap_or_default() as u32;
         let input = match request.hashed().input() {
             Input::Digest(digest) => SignInput::Digest(digest.as_bytes().to_vec()),
             Input::Message(message) => SignInput::Message(message.clone()),
@@ -103,11 +99,7 @@ impl DriverKey {
             let link = self.shared.pick(work_ns, until).await?;
             let sign = async {
                 self.ensure_open(&link).await?;
-                let sign = pb::Sign {
-                    handle: self.handle,
-                    algorithm,
-                    input: Some(input.clone()),
-                };
+                let sign = pb::Sign { handle: self.handle, algorithm, input: Some(input.clone()) };
                 link.call(Request::Sign(sign), work_ns, deadline, HANG).await
             };
             let answer = match deadline {
@@ -137,12 +129,9 @@ impl DriverKey {
     }
 
     fn timed_out(&self) -> Error {
-        Error::new(
-            ErrorKind::TimedOut,
-            "the device did not answer before the deadline",
-        )
-        .key(&self.info.name)
-        .device(&self.shared.config.backend)
+        Error::new(ErrorKind::TimedOut, "the device did not answer before the deadline")
+            .key(&self.info.name)
+            .device(&self.shared.config.backend)
     }
 }
 
@@ -180,8 +169,7 @@ impl Signer for DriverKey {
                 let ask = async {
                     self.ensure_open(&link).await?;
                     let health = pb::KeyHealth { handle: self.handle };
-                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG)
-                        .await
+                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG).await
                 };
                 match ask.await {
                     Ok(answer) => return super::done(&self.shared, answer),

@@ -159,9 +159,7 @@ impl Link {
     }
 
     fn silence(&self) -> Duration {
-        self.born
-            .elapsed()
-            .saturating_sub(Duration::from_micros(self.progress_us.load(Relaxed)))
+        self.born.elapsed().saturating_sub(Duration::from_micros(self.progress_us.load(Relaxed)))
     }
 
     pub(super) fn has_open(&self, handle: u32) -> bool {
@@ -195,23 +193,14 @@ impl Link {
                 return Err(CallError::NotSent);
             }
             if state.out.len() > MAX_UNWRITTEN {
-                let busy = ErrorKind::Busy {
-                    retry_after: Duration::from_millis(50),
-                };
+                let busy = ErrorKind::Busy { retry_after: Duration::from_millis(50) };
                 return Err(CallError::Answer(
                     Error::new(busy, "the driver has too much to read already").device(&self.backend),
                 ));
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.pending.insert(
-                id,
-                Pending {
-                    answer: sender,
-                    work_ns,
-                    hang,
-                },
-            );
+            state.pending.insert(id, Pending { answer: sender, work_ns, hang });
             self.load_ns.fetch_add(u64::from(work_ns), Relaxed);
             let before = self.in_flight.fetch_add(1, Relaxed);
             if before == 0 {
@@ -222,24 +211,14 @@ impl Link {
                 self.spin_wanted.notify_one();
             }
         }
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(CallError::Died("ended".into())))
+        receiver.await.unwrap_or_else(|_| Err(CallError::Died("ended".into())))
     }
 
     /// Puts a message where it is written: at once when the driver was idle, else together with what else waits.
     fn write(&self, state: &mut State, id: u64, until: Option<Instant>, body: Request) {
-        let timeout_us = until.map_or(0, |t| {
-            (t.saturating_duration_since(Instant::now()).as_micros() as u64).max(1)
-        });
-        frame::push(
-            &mut state.out,
-            &pb::ToDriver {
-                id,
-                timeout_us,
-                body: Some(body),
-            },
-        );
+        let timeout_us =
+            until.map_or(0, |t| (t.saturating_duration_since(Instant::now()).as_micros() as u64).max(1));
+        frame::push(&mut state.out, &pb::ToDriver { id, timeout_us, body: Some(body) });
         let alone = self.in_flight.load(Relaxed) <= 1;
         if alone && self.write_now(state) {
             return;
@@ -273,8 +252,7 @@ impl Link {
     }
 
     fn note_progress(&self) {
-        self.progress_us
-            .store(self.born.elapsed().as_micros() as u64, Relaxed);
+        self.progress_us.store(self.born.elapsed().as_micros() as u64, Relaxed);
     }
 
     /// Serves the link until the driver ends, hangs or breaks the protocol; says how.
@@ -302,10 +280,7 @@ impl Link {
             let mut state = lock(&self.state);
             state.dead = true;
             state.out = Vec::new();
-            (
-                std::mem::take(&mut state.pending),
-                std::mem::take(&mut state.loans),
-            )
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.loans))
         };
         self.in_flight.store(0, Relaxed);
         self.load_ns.store(0, Relaxed);
@@ -369,8 +344,7 @@ impl Link {
                 Answer::Event(event) => match event.what {
                     Some(pb::event::What::Up(_)) => self.sinks.tell(&Event::Up),
                     Some(pb::event::What::Down(error)) => {
-                        self.sinks
-                            .tell(&Event::Down(convert::error_from_pb(error).device(&self.backend)));
+                        self.sinks.tell(&Event::Down(convert::error_from_pb(error).device(&self.backend)));
                     }
                     None => {}
                 },
@@ -385,11 +359,8 @@ impl Link {
         let link = self.clone();
         self.waiting_leases.fetch_add(1, Relaxed);
         tokio::spawn(async move {
-            let prompt = PinPrompt {
-                device: request.device,
-                key: request.key,
-                tries_left: request.tries_left,
-            };
+            let prompt =
+                PinPrompt { device: request.device, key: request.key, tries_left: request.tries_left };
             let loan = link.vault.lend(&prompt).await;
             let mut state = lock(&link.state);
             link.waiting_leases.fetch_sub(1, Relaxed);
@@ -397,11 +368,7 @@ impl Link {
             if state.dead {
                 return;
             }
-            let mut lease = pb::PinLease {
-                lease: request.lease,
-                use_last_try: false,
-                answer: None,
-            };
+            let mut lease = pb::PinLease { lease: request.lease, use_last_try: false, answer: None };
             match loan {
                 Ok(loan) => {
                     lease.use_last_try = loan.use_last_try;

@@ -35,22 +35,12 @@ pub(super) struct Loan {
 
 impl Vault {
     pub(super) fn new(backend: String, loader: Option<PinLoader>, sinks: Arc<Sinks>) -> Self {
-        Self {
-            backend,
-            loader,
-            state: Mutex::default(),
-            turn: Arc::new(Semaphore::new(1)),
-            sinks,
-        }
+        Self { backend, loader, state: Mutex::default(), turn: Arc::new(Semaphore::new(1)), sinks }
     }
 
     /// Takes a PIN that a person gave. Also takes back that an earlier one was refused.
     pub(super) fn give(&self, pin: Pin, use_last_try: bool) {
-        *lock(&self.state) = State {
-            given: Some(pin),
-            use_last_try,
-            refused: None,
-        };
+        *lock(&self.state) = State { given: Some(pin), use_last_try, refused: None };
     }
 
     /// Waits until nobody else tries the PIN and lends it.
@@ -86,22 +76,12 @@ impl Vault {
         if let Some((bad, error)) = refused
             && bad.expose() == pin.expose()
         {
-            return Err(Error::new(
-                ErrorKind::Locked,
-                "the PIN was refused before and is not tried again",
-            )
-            .device(&self.backend)
-            .vendor(error.vendor_code().unwrap_or(error.kind().name()))
-            .next(format!(
-                "run `signer keys unlock {}`, or mend the configured PIN",
-                self.backend
-            )));
+            return Err(Error::new(ErrorKind::Locked, "the PIN was refused before and is not tried again")
+                .device(&self.backend)
+                .vendor(error.vendor_code().unwrap_or(error.kind().name()))
+                .next(format!("run `signer keys unlock {}`, or mend the configured PIN", self.backend)));
         }
-        Ok(Loan {
-            pin,
-            use_last_try,
-            _turn: turn,
-        })
+        Ok(Loan { pin, use_last_try, _turn: turn })
     }
 
     /// Notes that the device refused the PIN.
@@ -131,10 +111,7 @@ mod tests {
         let vault = vault(&configured);
         let prompt = PinPrompt::default();
         let loan = vault.lend(&prompt).await.unwrap();
-        vault.refused(
-            &loan,
-            Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "no"),
-        );
+        vault.refused(&loan, Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "no"));
         drop(loan);
         assert_eq!(vault.lend(&prompt).await.err().unwrap().kind(), ErrorKind::Locked);
         *lock(&configured) = "2222";
@@ -143,10 +120,7 @@ mod tests {
         let loan = vault.lend(&prompt).await.unwrap();
         assert!(loan.use_last_try && loan.pin.expose() == "3333");
         drop(loan);
-        assert!(
-            !vault.lend(&prompt).await.unwrap().use_last_try,
-            "it holds for one attempt"
-        );
+        assert!(!vault.lend(&prompt).await.unwrap().use_last_try, "it holds for one attempt");
     }
 
     #[tokio::test]
@@ -163,9 +137,6 @@ mod tests {
     #[tokio::test]
     async fn nobody_gave_a_pin() {
         let vault = Vault::new("hsm".into(), None, Arc::default());
-        assert_eq!(
-            vault.lend(&PinPrompt::default()).await.err().unwrap().kind(),
-            ErrorKind::PinRequired
-        );
+        assert_eq!(vault.lend(&PinPrompt::default()).await.err().unwrap().kind(), ErrorKind::PinRequired);
     }
 }

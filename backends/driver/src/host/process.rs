@@ -14,16 +14,8 @@ use tokio::{
 use super::DriverConfig;
 
 /// What a driver inherits of the daemon's environment: nothing that could hold a secret.
-const INHERITED: [&str; 8] = [
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "XDG_RUNTIME_DIR",
-];
+const INHERITED: [&str; 8] =
+    ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR"];
 
 /// Starts the program with one end of a socket pair as its standard input; its standard error goes to the log.
 pub(super) fn spawn(config: &DriverConfig) -> Result<(Child, UnixStream)> {
@@ -37,9 +29,7 @@ pub(super) fn spawn(config: &DriverConfig) -> Result<(Child, UnixStream)> {
         .next("is it installed beside signerd? `program` of the backend says where it is")
     };
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
-    let inherited = INHERITED
-        .iter()
-        .filter_map(|name| Some((*name, std::env::var_os(name)?)));
+    let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     let mut child = Command::new(&config.program)
         .args(&config.arguments)
         .env_clear()

@@ -176,15 +176,8 @@ impl Slot {
         let (child, socket) = process::spawn(config)?;
         let pid = child.id().unwrap_or_default();
         let fail = |what: String| Error::new(ErrorKind::DeviceGone, what).device(&config.backend);
-        let link = Link::new(
-            &config.backend,
-            socket,
-            pid,
-            config.spin,
-            &self.vault,
-            &self.sinks,
-        )
-        .map_err(|e| fail("the driver's socket cannot be used".into()).vendor(e))?;
+        let link = Link::new(&config.backend, socket, pid, config.spin, &self.vault, &self.sinks)
+            .map_err(|e| fail("the driver's socket cannot be used".into()).vendor(e))?;
         let runner = {
             let link = link.clone();
             tokio::spawn(async move { link.run().await })
@@ -203,17 +196,11 @@ impl Slot {
             Ok(Ok(_)) => return Err(fail("the driver does not speak the protocol".into())),
             Ok(Err(CallError::Answer(error))) => return Err(error.device(&config.backend)),
             Ok(Err(CallError::Died(_) | CallError::NotSent)) => {
-                return Err(fail(format!(
-                    "the driver {} ended while starting",
-                    config.program.display()
-                ))
-                .next("the daemon's log has what it said"));
+                return Err(fail(format!("the driver {} ended while starting", config.program.display()))
+                    .next("the daemon's log has what it said"));
             }
             Err(_) => {
-                return Err(fail(format!(
-                    "the driver did not start within {} s",
-                    START_LIMIT.as_secs()
-                )));
+                return Err(fail(format!("the driver did not start within {} s", START_LIMIT.as_secs())));
             }
         };
         if configured.version != PROTOCOL_VERSION {
@@ -227,14 +214,7 @@ impl Slot {
         *lock(&self.link) = Some(link);
         *lock(&self.failure) = None;
         self.changed.send_modify(|n| *n += 1);
-        Ok((
-            started,
-            configured
-                .abilities
-                .iter()
-                .filter_map(|a| Ability::from_name(a))
-                .collect(),
-        ))
+        Ok((started, configured.abilities.iter().filter_map(|a| Ability::from_name(a)).collect()))
     }
 }
 
@@ -247,9 +227,7 @@ struct Started {
 impl Started {
     /// Waits for the end and says how it came.
     async fn run(mut self) -> String {
-        let mut reason = (&mut self.runner)
-            .await
-            .unwrap_or_else(|_| "was abandoned".to_owned());
+        let mut reason = (&mut self.runner).await.unwrap_or_else(|_| "was abandoned".to_owned());
         let _ = self.child.start_kill();
         if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await {
             reason = format!("{reason} ({status})");
