@@ -53,7 +53,7 @@ impl PrivateKey {
                 )
                 .next("convert it with `openssl pkcs8 -topk8 -in OLD -out NEW`"));
             }
-            let (_, der) = pem::decode_vec(block[..end + end_line.len()].as_bytes()).map_err(|e| {
+            let (_, der) = pem::decode_vec(&block.as_bytes()[..end + end_line.len()]).map_err(|e| {
                 Error::bad_request("the PEM block of the private key cannot be read").vendor(e)
             })?;
             let der = zeroize::Zeroizing::new(der);

@@ -47,15 +47,15 @@ impl PublicKey {
 
     /// Reads the first `PUBLIC KEY` of a PEM file.
     pub fn from_pem(text: &str) -> Result<Self> {
+        const END: &str = "-----END PUBLIC KEY-----";
         let begin = text.find("-----BEGIN PUBLIC KEY-----").ok_or_else(|| {
             Error::bad_request("there is no PEM block BEGIN PUBLIC KEY")
                 .next("`openssl pkey -pubin` writes one from most other forms")
         })?;
-        const END: &str = "-----END PUBLIC KEY-----";
         let end = text[begin..]
             .find(END)
             .ok_or_else(|| Error::bad_request("the PEM block of the public key has no end"))?;
-        let (_, der) = pem::decode_vec(text[begin..begin + end + END.len()].as_bytes())
+        let (_, der) = pem::decode_vec(&text.as_bytes()[begin..begin + end + END.len()])
             .map_err(|e| Error::bad_request("the PEM block of the public key cannot be read").vendor(e))?;
         Self::from_der(&der)
     }

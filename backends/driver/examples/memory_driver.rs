@@ -17,7 +17,7 @@ use signer_core::{
 use signer_driver::Setup;
 
 fn main() -> std::process::ExitCode {
-    signer_driver::run(|setup| Ok(Arc::new(Memory::new(setup)?)))
+    signer_driver::run(|setup| Ok(Arc::new(Memory::new(setup))))
 }
 
 struct Memory {
@@ -29,16 +29,16 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(setup: Setup) -> Result<Self> {
+    fn new(setup: Setup) -> Self {
         let number = |name: &str| setup.options[name].as_u64().unwrap_or(0);
         let text = |name: &str| setup.options[name].as_str().unwrap_or_default().to_owned();
-        Ok(Self {
+        Self {
             pin: text("expected_pin"),
             signed: Arc::default(),
             crash_every: number("crash_every"),
             hang_once: text("hang_once"),
             pins: setup.pins,
-        })
+        }
     }
 
     /// A device with a PIN wants it before it opens a key.
@@ -139,11 +139,11 @@ impl Signer for MemoryKey {
         Box::pin(async move {
             self.info.check(request.algorithm())?;
             let count = self.signed.fetch_add(1, Ordering::Relaxed) + 1;
-            if self.crash_every > 0 && count % self.crash_every == 0 {
+            if self.crash_every > 0 && count.is_multiple_of(self.crash_every) {
                 std::process::abort();
             }
             if !self.hang_once.is_empty() && std::fs::File::create_new(&self.hang_once).is_ok() {
-                std::thread::sleep(std::time::Duration::from_secs(3600));
+                std::thread::sleep(std::time::Duration::from_hours(1));
             }
             let digest = request.to_digest().ok_or_else(|| Error::internal("no digest"))?;
             let digest =

@@ -81,7 +81,9 @@ mod tests {
             })
             .collect();
         let mut wire = Vec::new();
-        messages.iter().for_each(|m| push(&mut wire, m));
+        for message in &messages {
+            push(&mut wire, message);
+        }
         for piece in [1, 2, 3, 5, 64, 4096, wire.len()] {
             let mut inbox = Inbox::default();
             let mut got = Vec::new();

@@ -62,7 +62,7 @@ pub struct DriverConfig {
 /// A driver that worked on something for so long without a word hangs, and is killed.
 const HANG: Duration = Duration::from_secs(20);
 /// The same for making a key, which takes long: RSA on a slow card.
-const SLOW_HANG: Duration = Duration::from_secs(180);
+const SLOW_HANG: Duration = Duration::from_mins(3);
 /// A driver that has not answered the handshake for so long is killed.
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// A caller without a deadline waits so long for a driver that is started again and again.
@@ -324,7 +324,7 @@ impl Backend for DriverBackend {
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { done(&self.0, self.0.ask(Request::Health(pb::Health {})).await?) })
+        Box::pin(async move { done(&self.0, &self.0.ask(Request::Health(pb::Health {})).await?) })
     }
 
     fn generate(&self) -> Option<&dyn Generate> {
@@ -350,7 +350,7 @@ impl Backend for DriverBackend {
     }
 }
 
-fn done(shared: &Shared, answer: Answer) -> Result<()> {
+fn done(shared: &Shared, answer: &Answer) -> Result<()> {
     match answer {
         Answer::Done(_) => Ok(()),
         _ => Err(shared.unexpected()),
@@ -382,7 +382,7 @@ impl Import for DriverBackend {
 impl Delete for DriverBackend {
     fn delete<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<()>> {
         let request = pb::Delete { selector: selector.to_string() };
-        Box::pin(async move { done(&self.0, self.0.change(Request::Delete(request)).await?) })
+        Box::pin(async move { done(&self.0, &self.0.change(Request::Delete(request)).await?) })
     }
 }
 
@@ -401,7 +401,7 @@ impl StoreCertificate for DriverBackend {
     ) -> BoxFuture<'a, Result<()>> {
         let request =
             pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
-        Box::pin(async move { done(&self.0, self.0.change(Request::StoreCertificate(request)).await?) })
+        Box::pin(async move { done(&self.0, &self.0.change(Request::StoreCertificate(request)).await?) })
     }
 }
 
@@ -409,7 +409,7 @@ impl Unlock for DriverBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.0.vault.give(request.pin, request.use_last_try);
-            done(&self.0, self.0.change(Request::Unlock(pb::Unlock {})).await?)
+            done(&self.0, &self.0.change(Request::Unlock(pb::Unlock {})).await?)
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The daemon's side of a driver, with a real process at the other end.
 
+#![allow(clippy::unwrap_used, clippy::unchecked_time_subtraction)]
+
 use std::{
     path::PathBuf,
     sync::Arc,

@@ -172,7 +172,7 @@ impl Signer for DriverKey {
                     link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG).await
                 };
                 match ask.await {
-                    Ok(answer) => return super::done(&self.shared, answer),
+                    Ok(answer) => return super::done(&self.shared, &answer),
                     Err(CallError::Answer(error)) => {
                         return Err(error.key(&self.info.name).device(&self.shared.config.backend));
                     }
