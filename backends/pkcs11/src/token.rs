@@ -1,0 +1,515 @@
+//! The token as this process is connected to it: every piece of work goes through [`Token::with`].
+//!
+//! Locks, in the order in which they are taken: `mender` (whoever connects, logs in or takes a connection down), then
+//! `live` (read-held by everybody who is inside the module with a session, so that whoever holds it for writing is the
+//! only one in the module), then the pool of sessions. A PIN is waited for while `mender` or a read lock of `live` is
+//! held, never while a write lock is.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cryptoki_sys as sys;
+use signer_core::{Error, ErrorKind, Event, EventSink, Pin, PinSource, Result};
+use sys::CK_MECHANISM_TYPE;
+
+use crate::{
+    codes::{self, Action},
+    config::{Pkcs11Config, Wanted},
+    fault::Fault,
+    login,
+    raw::{Failure, Module, Session, Template},
+    sessions::Sessions,
+    token_info::TokenInfo,
+};
+
+/// While a connection cannot be made, it is tried so often at most.
+const RETRY: Duration = Duration::from_millis(150);
+/// The longest time between two initialisations that did not help.
+const LONGEST_RETRY: Duration = Duration::from_millis(600);
+/// After so many initialisations in a row that did not help, and so much time, only another process can.
+const HOPELESS: (u32, Duration) = (8, Duration::from_secs(30));
+
+/// What a piece of work needs to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The token alone: what it says to everybody.
+    Token,
+    /// The user's login.
+    Login,
+}
+
+/// Ends this process so that the daemon starts another one.
+pub(crate) type LastResort = Arc<dyn Fn() + Send + Sync>;
+
+/// One configured token.
+pub(crate) struct Token {
+    /// The backend's configured name, for messages.
+    pub(crate) backend: String,
+    /// Nothing in it may be changed.
+    pub(crate) read_only: bool,
+    pub(crate) module: Module,
+    pub(crate) pins: Arc<dyn PinSource>,
+    wanted: Wanted,
+    live: RwLock<Option<Live>>,
+    mender: Mutex<Mender>,
+    epochs: AtomicU64,
+    /// Initialisations in a row after which work still failed.
+    useless: AtomicU32,
+    sinks: Mutex<Vec<EventSink>>,
+    pub(crate) last_resort: Option<LastResort>,
+}
+
+/// A connection, from the opening of its anchor session until it is taken down.
+pub(crate) struct Live {
+    /// No two connections have the same. Object handles are good for one.
+    pub(crate) epoch: u64,
+    pub(crate) info: TokenInfo,
+    /// Sorted.
+    mechanisms: Vec<CK_MECHANISM_TYPE>,
+    sessions: Sessions,
+    logged_in: AtomicBool,
+    /// Private keys were seen: that there are none any more needs an explanation.
+    pub(crate) seen_keys: AtomicBool,
+}
+
+impl Live {
+    pub(crate) fn has_mechanism(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
+        self.mechanisms.binary_search(&mechanism).is_ok()
+    }
+}
+
+#[derive(Default)]
+struct Mender {
+    initialized: bool,
+    /// When connecting failed last, and why.
+    failed: Option<(Instant, Error)>,
+    initialized_at: Option<Instant>,
+    /// Since when nothing helps.
+    hopeless_since: Option<Instant>,
+}
+
+/// Where a piece of work is done: a connection, and a session of its own.
+pub(crate) struct Inside<'a> {
+    pub(crate) token: &'a Token,
+    pub(crate) live: &'a Live,
+    pub(crate) session: Session,
+}
+
+impl Token {
+    /// Loads the module. The token may be absent.
+    pub(crate) fn new(config: &Pkcs11Config, backend: String, pins: Arc<dyn PinSource>) -> Result<Self> {
+        let wanted = config.wanted()?;
+        let module = load(&config.module)?;
+        Ok(Self {
+            backend,
+            read_only: config.read_only,
+            module,
+            pins,
+            wanted,
+            live: RwLock::default(),
+            mender: Mutex::default(),
+            epochs: AtomicU64::new(1),
+            useless: AtomicU32::new(0),
+            sinks: Mutex::default(),
+            last_resort: None,
+        })
+    }
+
+    /// Does a piece of work in the token, and whatever it takes that it succeeds: connects, logs in, and when it fails
+    /// goes up the tiers of [`Action`]. `work` may so be called several times; what must not happen twice ends in
+    /// [`Fault::Abandoned`].
+    pub(crate) fn with<T>(
+        &self,
+        need: Need,
+        mut work: impl FnMut(&Inside<'_>) -> Result<T, Fault>,
+    ) -> Result<T> {
+        let mut taken: Option<Action> = None;
+        loop {
+            let live = self.enter(need)?;
+            let epoch = live.epoch;
+            let (spoilt, fault) = match self.session(&live) {
+                Err(fault) => (None, fault),
+                Ok(session) => match work(&Inside { token: self, live: &live, session }) {
+                    Ok(value) => {
+                        live.sessions.put_back(session);
+                        if self.useless.load(Ordering::Relaxed) != 0 {
+                            self.useless.store(0, Ordering::Relaxed);
+                        }
+                        return Ok(value);
+                    }
+                    Err(fault @ (Fault::Answer(_) | Fault::Absent(_))) => {
+                        live.sessions.put_back(session);
+                        (None, fault)
+                    }
+                    Err(fault) => (Some(session), fault),
+                },
+            };
+            if let Some(session) = spoilt {
+                self.discard(&live, session);
+            }
+            let anchor_spoilt = spoilt == Some(live.sessions.anchor);
+            drop(live);
+            let (action, error) = match fault {
+                Fault::Answer(error) | Fault::Abandoned(error) => return Err(self.about(error)),
+                // It is not that the module had lost it.
+                Fault::Absent(error) if taken >= Some(Action::Reinitialise) => return Err(self.about(error)),
+                Fault::Absent(error) => (Action::Reinitialise, error),
+                Fault::Module(failure) => (codes::classify(failure.code), failure.into()),
+            };
+            let action = match next(taken, action) {
+                Action::Reopen if anchor_spoilt => Action::LogIn,
+                other => other,
+            };
+            tracing::debug!(backend = self.backend, ?action, %error, "work in the token failed");
+            match action {
+                Action::Reopen => {}
+                Action::LogIn => self.disconnect(epoch),
+                Action::Reinitialise => {
+                    if !self.reinitialise(epoch) {
+                        return Err(self.about(error));
+                    }
+                }
+                Action::RestartDriver => {
+                    self.nothing_helps(&mut self.mender());
+                    return Err(self.about(error));
+                }
+                Action::GiveUp(_) => return Err(self.about(error)),
+            }
+            taken = Some(action);
+        }
+    }
+
+    /// Logs in with a PIN that somebody gave just now.
+    pub(crate) fn unlock(&self, pin: &Pin, use_last_try: bool) -> Result<()> {
+        for last in [false, true] {
+            let entered = self.enter(Need::Token)?;
+            let (epoch, anchor) = (entered.epoch, entered.sessions.anchor);
+            match login::with_pin(self, &entered.info, anchor, pin, use_last_try) {
+                Ok(()) => return self.logged_in(&entered).map_err(|failure| self.about(failure.into())),
+                // What the module knows may be old.
+                Err(Fault::Module(failure))
+                    if !last && !matches!(codes::classify(failure.code), Action::GiveUp(_)) =>
+                {
+                    drop(entered);
+                    self.reinitialise(epoch);
+                }
+                Err(Fault::Module(failure)) => return Err(self.about(failure.into())),
+                Err(Fault::Answer(e) | Fault::Absent(e) | Fault::Abandoned(e)) => return Err(self.about(e)),
+            }
+        }
+        Err(self.about(Error::new(ErrorKind::DeviceGone, "the token went away just now")))
+    }
+
+    /// Calls `sink` when the token goes away and when it is back.
+    pub(crate) fn watch(&self, sink: EventSink) {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(sink);
+    }
+
+    /// Adds whose token it is about.
+    pub(crate) fn about(&self, error: Error) -> Error {
+        error.device(&self.backend)
+    }
+
+    /// Goes into the module, where nothing is taken down as long as the guard lives.
+    fn enter(&self, need: Need) -> Result<Entered<'_>> {
+        loop {
+            let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+            if live.as_ref().is_some_and(|live| live.serves(need)) {
+                return Ok(Entered(live));
+            }
+            drop(live);
+            self.connect(need)?;
+        }
+    }
+
+    fn session(&self, live: &Live) -> Result<Session, Fault> {
+        let open = || self.module.open_session(live.info.slot, self.writable(&live.info));
+        Ok(live.sessions.take(open)?)
+    }
+
+    fn discard(&self, live: &Live, session: Session) {
+        if session != live.sessions.anchor {
+            let _ = self.module.close_session(session);
+        }
+        live.sessions.forget(session);
+    }
+
+    fn writable(&self, info: &TokenInfo) -> bool {
+        !self.read_only && !info.is(sys::CKF_WRITE_PROTECTED)
+    }
+
+    /// Makes a connection that serves the need, if nobody else has meanwhile.
+    fn connect(&self, need: Need) -> Result<()> {
+        let mut mender = self.mender();
+        if self
+            .live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(|live| live.serves(need))
+        {
+            return Ok(());
+        }
+        if let Some((when, error)) = &mender.failed
+            && when.elapsed() < RETRY
+        {
+            return Err(error.clone());
+        }
+        let error = match self.connect_now(&mut mender, need) {
+            Ok(()) => {
+                if mender.failed.take().is_some() {
+                    tracing::info!(backend = self.backend, "the token can be used again");
+                    self.tell(&Event::Up);
+                }
+                mender.hopeless_since = None;
+                return Ok(());
+            }
+            // The token is there; it is the login that fails.
+            Err(Fault::Answer(error)) => return Err(self.about(error)),
+            Err(Fault::Module(failure)) => {
+                self.nothing_helps(&mut mender);
+                Error::from(failure)
+            }
+            Err(Fault::Absent(error) | Fault::Abandoned(error)) => error,
+        };
+        let error = self.about(error);
+        if mender.failed.is_none() {
+            tracing::warn!(backend = self.backend, "{error}");
+            self.tell(&Event::Down(error.clone()));
+        }
+        mender.failed = Some((Instant::now(), error.clone()));
+        Err(error)
+    }
+
+    fn connect_now(&self, mender: &mut Mender, need: Need) -> Result<(), Fault> {
+        let fresh = !mender.initialized;
+        match self.attach(mender, need) {
+            Ok(()) => Ok(()),
+            Err(fault @ (Fault::Answer(_) | Fault::Abandoned(_))) => Err(fault),
+            Err(fault) if fresh => Err(fault),
+            // What the module knows may be old.
+            Err(_) => {
+                self.finalize(mender);
+                self.attach(mender, need)
+            }
+        }
+    }
+
+    fn attach(&self, mender: &mut Mender, need: Need) -> Result<(), Fault> {
+        self.initialize(mender)?;
+        let mut live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        if live.is_none() {
+            drop(live);
+            let made = self.open()?;
+            // Nobody waits for the lock for long: whoever is inside the module is here because there is no connection.
+            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
+            live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(live) = live.as_ref()
+            && !live.serves(need)
+        {
+            login::user(self, &live.info, live.sessions.anchor)?;
+            self.logged_in(live)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the token and opens the anchor session.
+    fn open(&self) -> Result<Live, Fault> {
+        let info = TokenInfo::find(&self.module, &self.wanted)?;
+        let mut mechanisms = self.module.mechanisms(info.slot)?;
+        mechanisms.sort_unstable();
+        let anchor = self.module.open_session(info.slot, self.writable(&info))?;
+        tracing::debug!(backend = self.backend, token = info.name(), "connected");
+        let needs_login = info.is(sys::CKF_LOGIN_REQUIRED);
+        let live = Live {
+            epoch: self.epochs.fetch_add(1, Ordering::Relaxed),
+            info,
+            mechanisms,
+            sessions: Sessions::new(anchor),
+            logged_in: AtomicBool::new(false),
+            seen_keys: AtomicBool::new(false),
+        };
+        if !needs_login {
+            self.logged_in(&live)?;
+        }
+        Ok(live)
+    }
+
+    /// Notes that private keys can be seen, and whether there are any: a token that goes away often looks like an empty
+    /// one.
+    fn logged_in(&self, live: &Live) -> Result<(), Failure> {
+        let keys = Template::of(sys::CKO_PRIVATE_KEY);
+        let any = !self.module.find(live.sessions.anchor, &keys, 1)?.is_empty();
+        live.seen_keys.store(any, Ordering::Relaxed);
+        live.logged_in.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Initialises the module if it is not. Several processes that start on one token get in each other's way
+    /// (SoftHSM: CKR_GENERAL_ERROR), so it is tried again after short pauses.
+    fn initialize(&self, mender: &mut Mender) -> Result<(), Fault> {
+        if mender.initialized {
+            return Ok(());
+        }
+        let pauses: &[u64] = if mender.initialized_at.is_some() { &[20] } else { &[10, 20, 40, 80, 160] };
+        let mut pauses = pauses.iter();
+        loop {
+            match self.module.initialize() {
+                Err(e) if e.code != sys::CKR_CRYPTOKI_ALREADY_INITIALIZED => match pauses.next() {
+                    Some(pause) => std::thread::sleep(Duration::from_millis(*pause)),
+                    None => return Err(e.into()),
+                },
+                _ => {
+                    mender.initialized = true;
+                    mender.initialized_at = Some(Instant::now());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// C_Finalize, when nobody is inside the module any more.
+    fn finalize(&self, mender: &mut Mender) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        *live = None;
+        if std::mem::take(&mut mender.initialized)
+            && let Err(failure) = self.module.finalize()
+        {
+            tracing::debug!(backend = self.backend, code = codes::name(failure.code), "C_Finalize failed");
+        }
+    }
+
+    /// Closes a connection, if it is still this one.
+    fn disconnect(&self, epoch: u64) {
+        let _mender = self.mender();
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = live.take_if(|live| live.epoch == epoch) {
+            let _ = self.module.close_all_sessions(old.info.slot);
+        }
+    }
+
+    /// Takes the module down if the connection is still this one. False when that was done so lately, and did not
+    /// help, that there is no sense in it.
+    fn reinitialise(&self, epoch: u64) -> bool {
+        let mut mender = self.mender();
+        let current =
+            self.live.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|live| live.epoch);
+        if current != Some(epoch) {
+            return true;
+        }
+        let useless = self.useless.load(Ordering::Relaxed);
+        let pause = (RETRY * (1 << useless.min(4))).min(LONGEST_RETRY);
+        if mender.initialized_at.is_some_and(|at| useless > 0 && at.elapsed() < pause) {
+            return false;
+        }
+        self.useless.fetch_add(1, Ordering::Relaxed);
+        self.finalize(&mut mender);
+        true
+    }
+
+    /// Counts an attempt that failed although the module was initialised for it; asks for another process after many.
+    fn nothing_helps(&self, mender: &mut Mender) {
+        let since = *mender.hopeless_since.get_or_insert_with(Instant::now);
+        let failures = self.useless.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures >= HOPELESS.0
+            && since.elapsed() >= HOPELESS.1
+            && let Some(last_resort) = &self.last_resort
+        {
+            tracing::warn!(
+                backend = self.backend,
+                "nothing in this process brings the token back: ending it"
+            );
+            mender.hopeless_since = None;
+            last_resort();
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        for sink in self.sinks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sink(event.clone());
+        }
+    }
+
+    fn mender(&self) -> MutexGuard<'_, Mender> {
+        self.mender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let mender = self.mender.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if mender.initialized {
+            let _ = self.module.finalize();
+        }
+    }
+}
+
+impl Live {
+    fn serves(&self, need: Need) -> bool {
+        need == Need::Token || self.logged_in.load(Ordering::Acquire)
+    }
+}
+
+/// A connection that is not taken down meanwhile.
+struct Entered<'a>(RwLockReadGuard<'a, Option<Live>>);
+
+impl std::ops::Deref for Entered<'_> {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        match &*self.0 {
+            Some(live) => live,
+            None => unreachable!("it is only made where there is a connection"),
+        }
+    }
+}
+
+/// What to do now, when `taken` was done before and `due` is what the table says.
+fn next(taken: Option<Action>, due: Action) -> Action {
+    use Action::{GiveUp, LogIn, Reinitialise, Reopen, RestartDriver};
+    let higher = match taken {
+        None => Reopen,
+        Some(Reopen) => LogIn,
+        Some(LogIn) => Reinitialise,
+        Some(Reinitialise | RestartDriver | GiveUp(_)) => RestartDriver,
+    };
+    if matches!(due, GiveUp(_)) || due > higher { due } else { higher }
+}
+
+/// Loads a module, saying what to do when it cannot be.
+pub(crate) fn load(path: &Path) -> Result<Module> {
+    Module::load(path).map_err(|reason| {
+        let error = Error::bad_request(format!("{} cannot be loaded as a PKCS#11 module", path.display()))
+            .vendor(reason);
+        if path.exists() {
+            error.next("is it the PKCS#11 library of the token's maker, for this machine's architecture?")
+        } else {
+            error.next("there is no such file: install the token's software, or mend `module`")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_is_met_with_the_next_tier() {
+        use Action::{GiveUp, LogIn, Reinitialise, Reopen, RestartDriver};
+        assert_eq!(next(None, Reopen), Reopen);
+        assert_eq!(next(Some(Reopen), Reopen), LogIn);
+        assert_eq!(next(Some(Reopen), Reinitialise), Reinitialise);
+        assert_eq!(next(Some(LogIn), Reopen), Reinitialise);
+        assert_eq!(next(Some(Reinitialise), Reopen), RestartDriver);
+        assert_eq!(next(Some(Reinitialise), LogIn), RestartDriver);
+        let denied = GiveUp(ErrorKind::Denied);
+        assert_eq!(next(Some(Reinitialise), denied), denied);
+    }
+}
