@@ -1,0 +1,117 @@
+//! What every command works with: the daemon's client, and where its words go.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use signer_core::{Error, KeyRef};
+use signerd_api::Client;
+
+use crate::{
+    args::{Common, Output},
+    failure::Failure,
+};
+
+pub(crate) struct Context {
+    common: Common,
+}
+
+impl Context {
+    pub(crate) fn new(common: Common) -> Self {
+        Self { common }
+    }
+
+    /// A client of the daemon, which connects when it is first used. Requests that change nothing are tried again,
+    /// within their time, when the daemon is started again meanwhile.
+    pub(crate) fn client(&self) -> Client {
+        self.client_at(&self.given_socket().unwrap_or_else(signerd_api::find_socket))
+    }
+
+    /// A client of the daemon at this socket.
+    pub(crate) fn client_at(&self, socket: &Path) -> Client {
+        Client::new(socket).timeout(self.common.timeout).retrying()
+    }
+
+    /// The socket that the command line or the environment names.
+    pub(crate) fn given_socket(&self) -> Option<PathBuf> {
+        self.common.socket.clone()
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.common.output == Output::Json
+    }
+
+    /// Whether progress may be shown: somebody watches standard error.
+    pub(crate) fn shows_progress(&self) -> bool {
+        !self.common.quiet && !self.is_json() && io::stderr().is_terminal()
+    }
+
+    /// A result: as a line for people, or as an object for programs.
+    pub(crate) fn result(&self, text: impl Display, json: &impl Serialize) {
+        if self.is_json() {
+            self.json(json);
+        } else if !self.common.quiet {
+            print(format_args!("{text}\n"));
+        }
+    }
+
+    /// What was asked for itself, which `--quiet` does not hide.
+    pub(crate) fn answer(&self, text: impl Display, json: &impl Serialize) {
+        if self.is_json() {
+            self.json(json);
+        } else {
+            print(text);
+        }
+    }
+
+    fn json(&self, json: &impl Serialize) {
+        match serde_json::to_string(json) {
+            Ok(line) => print(format_args!("{line}\n")),
+            Err(e) => {
+                self.report(&Failure::failed(Error::internal("the result cannot be printed").vendor(e)));
+            }
+        }
+    }
+
+    /// Something to know that is no failure, on standard error.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.common.quiet && !self.is_json() {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A step, with `--verbose`.
+    pub(crate) fn step(&self, text: impl Display) {
+        if self.common.verbose && !self.is_json() {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Prints a failure on standard error.
+    pub(crate) fn report(&self, failure: &Failure) {
+        if self.is_json() {
+            eprintln!("{}", failure.to_json());
+        } else {
+            eprintln!("error: {}", failure.error());
+        }
+    }
+}
+
+/// Prints on standard output. A reader that has gone away ends the program quietly, as for any filter.
+pub(crate) fn print(text: impl Display) {
+    let mut out = io::stdout().lock();
+    if let Err(e) = write!(out, "{text}").and_then(|()| out.flush()) {
+        if e.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("error: standard output cannot be written ({e})");
+        }
+        std::process::exit(1);
+    }
+}
+
+/// A key reference as an argument: what is not one is wrong usage before anything is asked.
+pub(crate) fn key_ref(text: &str) -> Result<KeyRef, String> {
+    text.parse::<KeyRef>().map_err(|e| e.to_string())
+}

@@ -1,0 +1,42 @@
+//! `signer keys create`
+
+use clap::Args;
+use signer_core::{GenerateRequest, KeyType};
+
+use super::{KeyId, NewKey, report};
+use crate::{
+    context::Context,
+    failure::{Exit, Failure},
+};
+
+/// Make a key inside a device
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signer keys create soft/release
+  signer keys create hsm/root --type ecdsa-p384 --id 0a01")]
+pub(super) struct Create {
+    /// Its name: backend/key
+    #[arg(value_name = "REF")]
+    key: NewKey,
+    /// Its kind: ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-44, ml-dsa-65 or
+    /// ml-dsa-87, as far as the device has it
+    #[arg(short, long = "type", value_name = "TYPE", default_value = "ecdsa-p256")]
+    key_type: KeyType,
+    /// The device's own identifier for it (CKA_ID), hexadecimal
+    #[arg(long, value_name = "HEX")]
+    id: Option<KeyId>,
+}
+
+impl Create {
+    pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
+        let request = GenerateRequest {
+            name: self.key.name.clone(),
+            key_type: self.key_type,
+            id: self.id.clone().map(|id| id.0),
+        };
+        let key = context.client().create(&self.key.backend, request).await?;
+        report("created", &self.key.backend, &key, context);
+        Ok(Exit::Done)
+    }
+}

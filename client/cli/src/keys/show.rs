@@ -1,0 +1,57 @@
+//! `signer keys show`
+
+use clap::Args;
+use signer_core::{BackendName, KeyInfo};
+
+use crate::{
+    context::{Context, key_ref},
+    failure::{Exit, Failure},
+};
+
+/// Show everything that is known of a key
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signer keys show hsm/release
+  signer keys show hsm/release --pem > release.pem     the public key, for openssl and cosign")]
+pub(super) struct Show {
+    /// The key
+    #[arg(value_name = "REF", value_parser = key_ref)]
+    key: signer_core::KeyRef,
+    /// Print the public key only, as PEM
+    #[arg(long)]
+    pem: bool,
+}
+
+impl Show {
+    pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
+        let (backend, key) = context.client().key_info(&self.key.to_string()).await?;
+        let object = super::object(&backend, &key);
+        if self.pem {
+            context.answer(key.public_key.to_pem(), &object);
+        } else {
+            context.answer(text(&backend, &key), &object);
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn text(backend: &BackendName, key: &KeyInfo) -> String {
+    let algorithms: Vec<_> = key.algorithms.iter().map(|a| a.name()).collect();
+    let extractable = key.extractable.map_or("unknown", |e| if e { "yes" } else { "no" });
+    let mut lines = vec![
+        ("key", format!("{backend}/{}", key.name)),
+        ("type", key.public_key.key_type().to_string()),
+        ("signs with", algorithms.join(", ")),
+        ("origin", key.origin.name().to_owned()),
+        ("can leave the device", extractable.to_owned()),
+    ];
+    let mut optional = |name, value: Option<String>| lines.extend(value.map(|v| (name, v)));
+    optional("created", super::created(key));
+    optional("id", key.id.as_ref().map(hex::encode));
+    optional("address", key.address.as_ref().map(ToString::to_string));
+    optional("certificate", key.certificate.as_ref().map(|c| format!("{} bytes", c.len())));
+    optional("SHA-256 of public key", Some(hex::encode(key.public_key.fingerprint().as_bytes())));
+    let lines: Vec<_> = lines.into_iter().map(|(name, value)| format!("{name:22}  {value}\n")).collect();
+    lines.concat() + "\n" + &key.public_key.to_pem()
+}

@@ -1,0 +1,116 @@
+//! `signer status`: whether the daemon and its backends work.
+
+use clap::Args;
+use serde_json::json;
+use signerd_api::{BackendStatus, Client};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    context::Context,
+    failure::{Exit, Failure, error_json},
+    table,
+};
+
+/// Say whether the daemon and its backends work
+///
+/// Exits with 0 when all is well, 1 when a backend is down, 3 when the daemon cannot be reached.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signer status
+  signer status --output json | jq '.backends[] | select(.healthy | not)'")]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
+        let client = context.client();
+        let backends = client.backends().await?;
+        let serving = serving(&client).await?;
+        let healthy = backends.iter().all(|b| b.health.is_none());
+        context.answer(
+            text(&client, serving, &backends),
+            &json!({
+                "socket": client.socket(),
+                "serving": serving,
+                "backends": backends.iter().map(object).collect::<Vec<_>>(),
+            }),
+        );
+        Ok(if healthy && serving { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// What the standard health service says of the daemon as a whole.
+async fn serving(client: &Client) -> Result<bool, Failure> {
+    let mut health = client.service(HealthClient::with_origin);
+    let answer = health.check(HealthCheckRequest { service: String::new() }).await;
+    let answer = answer.map_err(|s| signerd_api::error_from_status(&s))?;
+    Ok(answer.into_inner().status == ServingStatus::Serving as i32)
+}
+
+fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
+    let state = if serving { "serving" } else { "not serving" };
+    let mut text = format!("signerd at {}: {state}\n", client.socket().display());
+    if backends.is_empty() {
+        text.push_str("there is no backend that you may use\n");
+        return text;
+    }
+    let rows: Vec<_> = backends
+        .iter()
+        .map(|b| {
+            let health = b.health.as_ref().map_or_else(|| "ok".to_owned(), |e| format!("DOWN: {e}"));
+            [b.name.to_string(), b.info.kind.clone(), b.info.device.clone(), health]
+        })
+        .collect();
+    text.push_str(&table::layout(["BACKEND", "KIND", "DEVICE", "HEALTH"], &rows));
+    text
+}
+
+fn object(backend: &BackendStatus) -> serde_json::Value {
+    json!({
+        "name": backend.name.as_str(),
+        "kind": backend.info.kind,
+        "device": backend.info.device,
+        "model": backend.info.model,
+        "firmware": backend.info.firmware,
+        "serial": backend.info.serial,
+        "abilities": backend.abilities.iter().map(|a| a.name()).collect::<Vec<_>>(),
+        "generates": backend.info.generates.iter().map(|t| t.name()).collect::<Vec<_>>(),
+        "imports": backend.info.imports.iter().map(|t| t.name()).collect::<Vec<_>>(),
+        "max_message": backend.info.max_message,
+        "healthy": backend.health.is_none(),
+        "error": backend.health.as_ref().map(error_json),
+    })
+}
+
+/// Seconds since 1970 as people write them: `2026-11-24T15:31:00Z`.
+pub(crate) fn utc(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // The civil calendar in 400-year cycles of 146 097 days that begin on 1 March.
+    let shifted = days + 719_468;
+    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
+    let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        // As `date -u -d @… +%FT%TZ` says.
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(utc(4_102_444_800), "2100-01-01T00:00:00Z");
+        assert_eq!(utc(1_795_534_260), "2026-11-24T15:31:00Z");
+    }
+}

@@ -1,0 +1,32 @@
+//! Sixteen sign streams: what a heavy caller uses.
+
+use super::{Result, lines, loading, rates};
+use crate::{
+    report::{Goal, Limit, Row},
+    run::Bench,
+};
+
+pub(super) fn row(bench: &Bench) -> Result<Row> {
+    let stage = &bench.stage;
+    let daemon = stage.daemon()?;
+    let mut contenders = vec![
+        loading("raw PKCS#11, 16 threads", || stage.raw(&stage.module, "p256", 16, None)),
+        loading("signerd, 16 streams", || {
+            let mut command = stage.drive(&daemon, "hsm/p256", 16);
+            command.args(["--stream", "4"]);
+            command
+        }),
+    ];
+    let rounds = bench.rounds(&mut contenders)?;
+    Ok(Row {
+        name: "streams",
+        title: "16 sign streams with 4 requests in flight each, P-256 on SoftHSM",
+        lines: lines(&contenders, &rounds),
+        goals: vec![Goal::new(
+            "rate, of raw's",
+            " times",
+            &rates(&rounds[1], &rounds[0]),
+            Limit::AtLeast(1.3),
+        )],
+    })
+}

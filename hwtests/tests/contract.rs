@@ -1,0 +1,39 @@
+//! The contract over every engine, without a daemon and through one.
+
+use hwtests::{
+    engines::{Kryoptic, SoftHsm, Software},
+    fixture::{Direct, ThroughDaemon},
+};
+use signer_contract::contract_tests;
+
+contract_tests!(software_direct, || Direct::new(Software::start()));
+contract_tests!(software_daemon, || ThroughDaemon::new(Software::start()));
+contract_tests!(softhsm_driver, || Direct::new(SoftHsm::start()));
+contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
+contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
+contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
+
+/// The checks of PINs once more, where the device's own logins are counted.
+mod softhsm_counted {
+    use super::*;
+
+    #[test]
+    fn a_wrong_pin_is_tried_once() {
+        signer_contract::test(|| Direct::new(SoftHsm::spied()), "a_wrong_pin_is_tried_once");
+    }
+
+    #[test]
+    fn a_wrong_unlock_is_tried_once() {
+        signer_contract::test(|| Direct::new(SoftHsm::spied()), "a_wrong_unlock_is_tried_once");
+    }
+
+    #[test]
+    fn a_wrong_pin_is_tried_once_through_the_daemon() {
+        signer_contract::test(|| ThroughDaemon::new(SoftHsm::spied()), "a_wrong_pin_is_tried_once");
+    }
+
+    #[test]
+    fn a_wrong_unlock_is_tried_once_through_the_daemon() {
+        signer_contract::test(|| ThroughDaemon::new(SoftHsm::spied()), "a_wrong_unlock_is_tried_once");
+    }
+}
