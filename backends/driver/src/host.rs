@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A caller waits so long for another process when the running ones seem to be stuck.
 const STUCK_PATIENCE: Duration = Duration::from_secs(2);
 /// A request that killed so many drivers is not given to another.
-const MAX_DEATHS: u32 = 3;
+const MAX_DEATHS: u32 = 5;
 /// Requests are packed on one process while the work in flight there is under so many nanoseconds: for quick
 /// signatures one busy process is faster than two half-idle ones, slow ones gain from every processor.
 const PACK_NS: u64 = 720_000;

@@ -131,7 +131,7 @@ async fn a_request_that_kills_every_driver_is_given_up() {
     let signer = backend.open(&selector("one")).await.unwrap();
     let error = signer.sign(SignRequest::message(ALGORITHM, "x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
-    assert!(error.to_string().contains("3 driver processes"), "{error}");
+    assert!(error.to_string().contains("5 driver processes"), "{error}");
 }
 
 #[tokio::test]

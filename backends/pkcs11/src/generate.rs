@@ -38,6 +38,7 @@ impl Pkcs11Backend {
                 let what = format!("generate {} keys", request.key_type);
                 return Err(Error::unsupported(what, "the token").next(self.what_it_makes(inside)).into());
             }
+            inside.check_login()?;
             // An identifier out of nowhere is nobody's.
             let id = if by_chance { Vec::new() } else { mark.id.clone() };
             refuse_taken(inside, &Mark { id, label: mark.label.clone() })?;

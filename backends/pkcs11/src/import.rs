@@ -41,6 +41,7 @@ impl Pkcs11Backend {
             if mechanism::algorithms(key_type, inside.live).is_empty() {
                 return Err(Error::unsupported(format_args!("sign with {key_type} keys"), "the token").into());
             }
+            inside.check_login()?;
             refuse_taken(inside, &mark)?;
             // The public half first: a crash between the two leaves behind a public key, and no nameless private one.
             let private =

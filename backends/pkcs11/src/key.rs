@@ -97,6 +97,7 @@ impl Key {
         let mut found = inside.private_keys(&self.mark.template(sys::CKO_PRIVATE_KEY))?;
         found.retain(|key| key.mark == self.mark && key.signs);
         if found.is_empty() {
+            inside.check_login()?;
             return Err(Fault::Absent(not_found(&self.info.name)));
         }
         for key in found {

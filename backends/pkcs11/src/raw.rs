@@ -162,6 +162,14 @@ impl Module {
         Ok(Session(session))
     }
 
+    /// C_GetSessionInfo.
+    pub(crate) fn session_info(&self, session: Session) -> Outcome<sys::CK_SESSION_INFO> {
+        let mut info = sys::CK_SESSION_INFO::default();
+        // SAFETY: a valid place for the answer.
+        call!(self, C_GetSessionInfo(session.0, &raw mut info))?;
+        Ok(info)
+    }
+
     /// C_CloseSession.
     pub(crate) fn close_session(&self, session: Session) -> Outcome<()> {
         // SAFETY: a number alone; a wrong one is answered with an error.

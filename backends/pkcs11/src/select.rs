@@ -98,6 +98,7 @@ fn only(
 
 /// Nothing was found. If there were keys and there are none at all now, it may be the token that is missing.
 pub(crate) fn missing(inside: &Inside<'_>, error: Error) -> Result<Fault, Fault> {
+    inside.check_login()?;
     if inside.live.seen_keys.load(Relaxed) && inside.find(&Template::of(sys::CKO_PRIVATE_KEY))?.is_empty() {
         return Ok(Fault::Absent(error));
     }

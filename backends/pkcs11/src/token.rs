@@ -101,6 +101,20 @@ pub(crate) struct Inside<'a> {
     pub(crate) session: Session,
 }
 
+impl Inside<'_> {
+    /// Fails when the login was lost: the token then shows no private keys, and says nothing. Call it before you believe
+    /// that there is none.
+    pub(crate) fn check_login(&self) -> Result<(), Failure> {
+        let state = self.token.module.session_info(self.session)?.state;
+        if self.live.info.is(sys::CKF_LOGIN_REQUIRED)
+            && [sys::CKS_RO_PUBLIC_SESSION, sys::CKS_RW_PUBLIC_SESSION].contains(&state)
+        {
+            return Err(Failure { code: sys::CKR_USER_NOT_LOGGED_IN, function: "C_GetSessionInfo" });
+        }
+        Ok(())
+    }
+}
+
 impl Token {
     /// Loads the module. The token may be absent.
     pub(crate) fn new(config: &Pkcs11Config, backend: String, pins: Arc<dyn PinSource>) -> Result<Self> {

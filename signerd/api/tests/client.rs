@@ -171,7 +171,7 @@ impl pb::signer_service_server::SignerService for Peer {
 
     async fn watch(&self, _: Request<pb::WatchRequest>) -> Answer<Self::WatchStream> {
         let what = Some(pb::event::What::KeyCreated("soft/release@1".into()));
-        let event = pb::Event { time_unix_us: 1, backend: "soft".into(), what };
+        let event = pb::Event { time_unix_us: 1, backend: "soft".into(), what, lost: 3 };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(event)]))))
     }
 }
@@ -474,6 +474,9 @@ async fn events_come_and_end_with_the_daemon() {
     let _server = place.serve();
     let mut events = Client::new(&place.socket).watch(None).await.unwrap();
     let event = events.next().await.unwrap().unwrap();
-    assert_eq!((event.backend.as_deref(), event.happening.name()), (Some("soft"), "key-created"));
+    assert_eq!(
+        (event.backend.as_deref(), event.happening.name(), event.lost),
+        (Some("soft"), "key-created", 3)
+    );
     assert!(events.next().await.is_none());
 }

@@ -20,9 +20,9 @@ use crate::{
 /// Spin of the driver's side.
 const SPIN_US: u32 = 100;
 /// A driver that ran for so long was healthy: its end counts as the first.
-const HEALTHY: Duration = Duration::from_secs(10);
+const HEALTHY: Duration = Duration::from_secs(1);
 /// Times between starts, by how many ends there were in a row.
-const BACKOFF_MS: [u64; 6] = [0, 50, 200, 500, 1000, 5000];
+const BACKOFF_MS: [u64; 7] = [0, 50, 100, 200, 500, 1000, 5000];
 /// Callers are told at once that there is no driver after so many starts failed in a row.
 const GIVE_UP_AFTER: usize = 3;
 
