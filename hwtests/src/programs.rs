@@ -14,7 +14,7 @@ pub fn ours(name: &str) -> PathBuf {
     let program = folder.join(name);
     assert!(
         program.is_file(),
-        "{} is not built: run `hwtests/run`, or first `cargo build -p signerd -p signer -p signer-pkcs11`",
+        "{} is not built: run `hwtests/run`, or first `cargo build`",
         program.display()
     );
     program

@@ -37,8 +37,8 @@ async fn a_token_that_goes_and_comes_back() {
     daemon.make_key("hsm", "release").await;
     daemon.make_key("soft", "release").await;
     let client = daemon.client();
-    assert_eq!(serving(&client, "hsm").await, ServingStatus::Serving);
-    assert_eq!(serving(&client, "soft").await, ServingStatus::Serving);
+    assert_eq!(serving(&client, "backend/hsm").await, ServingStatus::Serving);
+    assert_eq!(serving(&client, "backend/soft").await, ServingStatus::Serving);
 
     for _ in 0..3 {
         let hsm_load = Load::start(|| daemon.client(), "hsm/release", 8).await;
@@ -49,15 +49,21 @@ async fn a_token_that_goes_and_comes_back() {
         let gone = Instant::now();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(
-            serving(&client, "soft").await,
+            serving(&client, "backend/soft").await,
             ServingStatus::Serving,
             "another backend's health is red, too"
         );
         assert_eq!(
-            serving(&client, "hsm").await,
+            serving(&client, "backend/hsm").await,
             ServingStatus::NotServing,
             "health does not see that it is gone"
         );
+        assert_eq!(
+            serving(&client, "key/hsm/release").await,
+            ServingStatus::NotServing,
+            "the key's health stays green"
+        );
+        assert_eq!(serving(&client, "key/soft/release").await, ServingStatus::Serving);
         assert_eq!(trouble(&client, "hsm").await, Some(ErrorKind::DeviceGone));
         assert_eq!(trouble(&client, "soft").await, None);
         tokio::time::sleep((gone + Duration::from_millis(1500)).saturating_duration_since(Instant::now()))
@@ -84,7 +90,9 @@ async fn a_token_that_goes_and_comes_back() {
         let failed = failures(&others);
         assert!(failed.is_empty(), "calls to another backend failed, first {:?}", failed[0]);
         let green = eventually(Duration::from_secs(2), async || {
-            serving(&client, "hsm").await == ServingStatus::Serving && trouble(&client, "hsm").await.is_none()
+            serving(&client, "backend/hsm").await == ServingStatus::Serving
+                && serving(&client, "key/hsm/release").await == ServingStatus::Serving
+                && trouble(&client, "hsm").await.is_none()
         });
         assert!(green.await, "health stays red although the token is back");
     }

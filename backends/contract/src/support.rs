@@ -130,7 +130,7 @@ pub(crate) async fn list_all(backend: &dyn Backend, page_size: usize) -> Result<
     let mut keys = Vec::new();
     let mut page_token = None;
     loop {
-        let request = ListRequest { page_size, page_token };
+        let request = ListRequest { page_size, page_token: page_token.clone() };
         let page = backend.list(request).await.context("listing")?;
         ensure!(
             page_size == 0 || page.keys.len() <= page_size,
@@ -142,7 +142,10 @@ pub(crate) async fn list_all(backend: &dyn Backend, page_size: usize) -> Result<
             "an empty page that promises another one: a caller would go on for ever"
         );
         keys.extend(page.keys);
-        ensure!(keys.len() < 1_000_000, "the list does not end");
+        ensure!(
+            page_token.is_none() || page.next != page_token,
+            "the next page is the same page: a caller would go on for ever"
+        );
         page_token = page.next;
         if page_token.is_none() {
             return Ok(keys);

@@ -8,7 +8,8 @@ use x509_cert::{
 };
 
 use crate::{
-    Pkcs11Backend, fault::once, inventory, objects::certified_key, raw::Template, select, token::Need,
+    Pkcs11Backend, creation, fault::once, inventory, objects::certified_key, raw::Template, select,
+    token::Need,
 };
 
 impl StoreCertificate for Pkcs11Backend {
@@ -42,7 +43,7 @@ impl Pkcs11Backend {
                 }
             }
             // The new one first: at no moment is there none.
-            inside.token.module.create_object(inside.session, &template).map_err(once)?;
+            inside.token.module.create_object(inside.session, &template).map_err(creation::not_stored)?;
             for old in before {
                 if old.mark == key.mark || old.public_key().as_ref() == Some(&certified) {
                     inside.token.module.destroy_object(inside.session, old.handle).map_err(once)?;

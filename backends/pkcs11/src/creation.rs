@@ -158,11 +158,23 @@ pub(crate) fn known(
 
 /// Destroys what there is of a key that could not be made whole, and makes the failure the answer.
 pub(crate) fn undo(inside: &Inside<'_>, mark: &Mark, failure: Failure) -> Fault {
-    let certain = destroy_marked(inside, mark).is_ok();
-    match once(failure) {
-        Fault::Abandoned(error) if !certain => Fault::Abandoned(error.may_have_happened()),
-        other => other,
+    match destroy_marked(inside, mark) {
+        Ok(()) => not_stored(failure),
+        Err(_) => Fault::Abandoned(Error::from(failure).may_have_happened()),
     }
+}
+
+/// The answer when a token that works otherwise could not store something: it says no more than that it failed.
+pub(crate) fn not_stored(failure: Failure) -> Fault {
+    if codes::classify(failure.code) != Action::Reinitialise {
+        return once(failure);
+    }
+    let vendor = Error::from(failure);
+    Fault::Abandoned(
+        Error::internal("the token could not store it, and nothing of it was kept")
+            .vendor(vendor.vendor_code().unwrap_or_default())
+            .next("is the token full, or the disk that it keeps its files on? the log of its own software may say more"),
+    )
 }
 
 /// Destroys the private and public keys that have exactly these marks.

@@ -72,7 +72,8 @@ async fn it_waits_for_a_pin_and_for_a_token() {
     let (_folder, bench) = Bench::for_a_driver(Engine::SoftHsm);
     let backend = DriverBackend::start(driver(&bench, None)).await.unwrap();
     assert_eq!(backend.health().await.unwrap_err().kind(), ErrorKind::PinRequired);
-    let unlock = |pin: &str| backend.unlock().unwrap().unlock(UnlockRequest { pin: pin_of(pin), use_last_try: false });
+    let unlock =
+        |pin: &str| backend.unlock().unwrap().unlock(UnlockRequest { pin: pin_of(pin), use_last_try: false });
     assert!(matches!(unlock("999999").await.unwrap_err().kind(), ErrorKind::WrongPin { .. }));
     unlock(PIN).await.unwrap();
     let signer = generate_p256(&*backend, "k").await.unwrap();
@@ -124,4 +125,26 @@ fn it_lists_tokens_for_people() {
     assert_eq!(run(&["--version"]).0, 0);
     assert!(run(&["--help"]).1.contains("signerd starts it"));
     assert_eq!(run(&["--frobnicate"]).0, 2);
+}
+
+/// SoftHSM answers CKR_GENERAL_ERROR to processes that start on one token at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_start_on_one_token() {
+    let (_folder, bench) = Bench::for_a_driver(Engine::SoftHsm);
+    let first = DriverBackend::start(driver(&bench, right_pin())).await.unwrap();
+    generate_p256(&*first, "k").await.unwrap();
+    for _ in 0..3 {
+        let starts = (0..8).map(|_| {
+            let config = driver(&bench, right_pin());
+            tokio::spawn(async move {
+                let backend = DriverBackend::start(config).await.unwrap();
+                let signer = backend.open(&"k".parse().unwrap()).await.unwrap();
+                sign_once(&*signer).await.unwrap();
+                backend.stop().await;
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.await.unwrap();
+        }
+    }
 }

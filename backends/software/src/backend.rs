@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use signer_core::{
-    Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Generate, GenerateRequest, Import, ImportRequest,
-    KeyInfo, KeyName, KeyOrigin, KeyPage, KeySelector, KeyType, ListRequest, Result, Rotate, Signer,
-    StoreCertificate,
+    Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Generate, GenerateRequest, Import,
+    ImportRequest, KeyInfo, KeyName, KeyOrigin, KeyPage, KeySelector, KeyType, ListRequest, Result, Rotate,
+    Signer, StoreCertificate,
 };
 
 use crate::{
@@ -34,6 +34,9 @@ pub struct SoftwareBackend {
     check: Check,
     /// Keys that were opened or made, so that all who open one share its decrypted half.
     keys: Mutex<HashMap<(String, Version), Arc<Key>>>,
+    /// Held for reading from a look at the files to the entry in `keys`, and for writing around each change with its
+    /// entry, so that `keys` follows the files: nobody enters a key that was deleted or replaced in between.
+    turn: RwLock<()>,
 }
 
 impl SoftwareBackend {
@@ -47,6 +50,7 @@ impl SoftwareBackend {
             kdf: config.kdf,
             check: Check::default(),
             keys: Mutex::default(),
+            turn: RwLock::default(),
         })
     }
 
@@ -58,13 +62,21 @@ impl SoftwareBackend {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.turn.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The shared key for this version: the one that is known, if it is still the same key.
     fn key(&self, label: &str, version: Version, stored: &StoredKey) -> Arc<Key> {
         let mut keys = self.keys();
         let public_key = &stored.public.public_key;
         let fresh = || Arc::new(Key::new(label, version, public_key.clone()));
         let key = keys.entry((label.to_owned(), version)).or_insert_with(fresh);
-        if key.public_key != *public_key {
+        if key.public != *public_key {
             key.mark_deleted();
             *key = fresh();
         }
@@ -138,7 +150,9 @@ impl SoftwareBackend {
                 Ok(None) => {} // deleted in between
                 // A bad mode is for everybody to see; one damaged file must not hide the other keys.
                 Err(error) if error.kind() == ErrorKind::Denied => return Err(error),
-                Err(error) => tracing::warn!(backend = self.shared.name, %error, "a key is left out of the list"),
+                Err(error) => {
+                    tracing::warn!(backend = self.shared.name, %error, "a key is left out of the list");
+                }
             }
             last = Some(name);
         }
@@ -146,8 +160,10 @@ impl SoftwareBackend {
     }
 
     fn open_now(&self, selector: &KeySelector) -> Result<Arc<dyn Signer>> {
+        let turn = self.reading();
         let (label, version, stored) = self.find(selector)?;
         let key = self.key(&label, version, &stored);
+        drop(turn);
         let info = Self::info(&label, version, stored)?;
         Ok(Arc::new(FileSigner::new(info, key, self.shared.clone())))
     }
@@ -178,10 +194,10 @@ impl SoftwareBackend {
         let (private, new) = self.seal(make, origin)?;
         let change = Change::begin(self.store())?;
         let files = NewVersion { private: &new.0, public: &new.1.to_text() };
+        let _turn = self.changing();
         if !change.create_key(label, &files)? {
             return Err(taken());
         }
-        drop(change);
         self.made(label, 1, private, new.1)
     }
 
@@ -195,8 +211,8 @@ impl SoftwareBackend {
         let (private, new) = self.seal(|| PrivateHalf::generate(key_type), KeyOrigin::Generated)?;
         let change = Change::begin(self.store())?;
         let files = NewVersion { private: &new.0, public: &new.1.to_text() };
+        let _turn = self.changing();
         let version = change.add_version(&label, &files)?.ok_or_else(|| self.shared.not_found(name))?;
-        drop(change);
         self.made(&label, version, private, new.1)
     }
 
@@ -215,7 +231,13 @@ impl SoftwareBackend {
     }
 
     /// What is known of a version that was just made. Its first signature needs no decryption.
-    fn made(&self, label: &str, version: Version, private: PrivateHalf, public: PublicFile) -> Result<KeyInfo> {
+    fn made(
+        &self,
+        label: &str,
+        version: Version,
+        private: PrivateHalf,
+        public: PublicFile,
+    ) -> Result<KeyInfo> {
         let stored = StoredKey { public, certificate: None };
         self.key(label, version, &stored).keep(private);
         Self::info(label, version, stored)
@@ -230,9 +252,9 @@ impl SoftwareBackend {
             None => None,
         };
         let change = Change::begin(self.store())?;
+        let _turn = self.changing();
         let deleted = change.delete(label, version);
-        // Under the lock, so that a key that is made anew is not taken for the deleted one. After a failure that may
-        // have deleted it, too.
+        // After a failure that may have deleted it, too.
         if deleted.as_ref().map_or_else(Error::is_uncertain, |deleted| *deleted) {
             self.forget(label, version);
         }

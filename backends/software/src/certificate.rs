@@ -27,5 +27,5 @@ pub(crate) fn from_pem(file: &[u8]) -> Option<Vec<u8>> {
     let end_line = format!("-----END {LABEL}-----");
     let begin = text.find(&format!("-----BEGIN {LABEL}-----"))?;
     let end = text[begin..].find(&end_line)? + begin + end_line.len();
-    pem::decode_vec(text[begin..end].as_bytes()).ok().map(|(_, der)| der)
+    pem::decode_vec(&text.as_bytes()[begin..end]).ok().map(|(_, der)| der)
 }

@@ -15,7 +15,8 @@ use crate::{
 /// A key of the folder that signs nothing: what opens it opens the folder. It also holds the folder's salt.
 const FILE: &str = ".check.pem";
 
-const WORDS: &str = "This key signs nothing. It tells signerd whether a passphrase is the right one for this folder.\n";
+const WORDS: &str =
+    "This key signs nothing. It tells signerd whether a passphrase is the right one for this folder.\n";
 
 /// Remembers that the passphrase was found right.
 #[derive(Default)]

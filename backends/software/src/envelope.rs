@@ -109,7 +109,9 @@ impl Envelope {
             .next("configure the passphrase that the folder was made with, or restore the file if it is damaged")
         };
         let plain = match &info.encryption_algorithm {
-            Scheme::Pbes2(pbes2::Parameters { kdf, encryption: Cipher::Aes256Cbc { iv } }) if is_derived(kdf) => {
+            Scheme::Pbes2(pbes2::Parameters { kdf, encryption: Cipher::Aes256Cbc { iv } })
+                if is_derived(kdf) =>
+            {
                 let key = self.derive(kdf).map_err(|e| e.device(path.display()))?;
                 decrypt(&key, *iv, data).ok_or_else(wrong)?
             }
@@ -163,12 +165,14 @@ impl Envelope {
     }
 }
 
-/// Whether [`derive`] knows it.
+/// Whether [`derive()`] knows it.
 fn is_derived(params: &KdfParams) -> bool {
     match params {
         KdfParams::Scrypt(p) => p.key_length.is_none_or(|n| n == 32),
         KdfParams::Pbkdf2(p) => {
-            p.prf == Pbkdf2Prf::HmacWithSha256 && p.key_length.is_none_or(|n| n == 32) && p.iteration_count > 0
+            p.prf == Pbkdf2Prf::HmacWithSha256
+                && p.key_length.is_none_or(|n| n == 32)
+                && p.iteration_count > 0
         }
         _ => false,
     }
@@ -222,7 +226,7 @@ fn unwrap_pem(file: &[u8], path: &Path) -> Result<Vec<u8>> {
     let end_line = format!("-----END {LABEL}-----");
     let begin = text.find(&format!("-----BEGIN {LABEL}-----")).ok_or_else(|| damaged(path))?;
     let end = text[begin..].find(&end_line).ok_or_else(|| damaged(path))? + begin + end_line.len();
-    pem::decode_vec(text[begin..end].as_bytes()).map(|(_, der)| der).map_err(|e| damaged(path).vendor(e))
+    pem::decode_vec(&text.as_bytes()[begin..end]).map(|(_, der)| der).map_err(|e| damaged(path).vendor(e))
 }
 
 /// A file that is not what was written.
@@ -267,7 +271,7 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(envelope.derived.lock().unwrap().len(), 1);
         // A model of another strength is not followed.
-        let other = super::Envelope::new(Pin::new("p".into()).unwrap(), Kdf::Pbkdf2Sha256);
+        let other = Envelope::new(Pin::new("p".into()).unwrap(), Kdf::Pbkdf2Sha256);
         let third = other.seal(&pkcs8, Some(first.as_bytes())).unwrap();
         assert!(matches!(parameters_of(third.as_bytes()), Some(KdfParams::Pbkdf2(_))));
         assert_eq!(envelope.open(third.as_bytes(), Path::new("F")).unwrap(), pkcs8);

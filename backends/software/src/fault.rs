@@ -9,12 +9,11 @@ use signer_core::{Error, ErrorKind};
 pub(crate) fn io(errno: Errno, doing: &str, path: &Path) -> Error {
     let error = |kind| Error::new(kind, format!("cannot {doing} {}", path.display())).vendor(errno);
     match errno {
-        Errno::NOSPC | Errno::DQUOT => Error::new(
-            ErrorKind::Internal,
-            format!("cannot {doing} {}: the disk is full", path.display()),
-        )
-        .vendor(errno)
-        .next("free some space; nothing was changed"),
+        Errno::NOSPC | Errno::DQUOT => {
+            Error::new(ErrorKind::Internal, format!("cannot {doing} {}: the disk is full", path.display()))
+                .vendor(errno)
+                .next("free some space and try again")
+        }
         Errno::ACCESS | Errno::PERM => {
             error(ErrorKind::Denied).next("check the owner: `ls -ld` shows who may")
         }
@@ -35,6 +34,9 @@ pub(crate) fn too_open(path: &Path, mode: u32, wanted: u32) -> Error {
 
 /// Something that is not the kind of file that belongs there.
 pub(crate) fn wrong_kind(path: &Path, wanted: &str) -> Error {
-    Error::new(ErrorKind::Denied, format!("{} is not {wanted}; symbolic links are not followed", path.display()))
-        .next("replace it by the real thing, or remove it")
+    Error::new(
+        ErrorKind::Denied,
+        format!("{} is not {wanted}; symbolic links are not followed", path.display()),
+    )
+    .next("replace it by the real thing, or remove it")
 }

@@ -68,11 +68,6 @@ impl Folder {
         Ok(self)
     }
 
-    /// Its path, for messages.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The path of something in it, for messages.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -126,7 +121,10 @@ impl Folder {
         self.judge(name, stat.st_mode, reader)?;
         let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
         if size > MAX_FILE {
-            return Err(Error::internal(format!("{} is too long for a key file", self.path_of(name).display())));
+            return Err(Error::internal(format!(
+                "{} is too long for a key file",
+                self.path_of(name).display()
+            )));
         }
         // All at once into memory of the right size: growing would leave copies behind that nobody wipes.
         let mut bytes = Zeroizing::new(vec![0; size]);

@@ -7,7 +7,8 @@ use aws_lc_rs::{
     signature::{self as lc, EcdsaKeyPair, Ed25519KeyPair, KeyPair, PqdsaKeyPair, RsaKeyPair},
 };
 use signer_core::{
-    Digest, Error, HashAlgorithm, Input, KeyType, PublicKey, Result, SignRequest, Signature, SignatureAlgorithm,
+    Digest, Error, HashAlgorithm, Input, KeyType, PublicKey, Result, SignRequest, Signature,
+    SignatureAlgorithm,
 };
 use zeroize::Zeroizing;
 
@@ -99,14 +100,17 @@ impl PrivateHalf {
         let failed = |_| Error::internal(format!("signing with {algorithm} failed"));
         let unfit = || Error::bad_request(format!("this key does not sign that with {algorithm}"));
         let bytes = match (self, request.to_digest(), request.input()) {
-            (Self::Ecdsa(key_type, pair), Some(digest), _) if matches!(algorithm, SignatureAlgorithm::Ecdsa(_)) => {
+            (Self::Ecdsa(key_type, pair), Some(digest), _)
+                if matches!(algorithm, SignatureAlgorithm::Ecdsa(_)) =>
+            {
                 let digest = fit_to_curve(*key_type, &digest).ok_or_else(unfit)?;
                 pair.sign_digest(&digest).map_err(failed)?.as_ref().to_vec()
             }
             (Self::Rsa(pair), Some(digest), _) => {
                 let padding = rsa_padding(algorithm).ok_or_else(unfit)?;
-                let digest = lc_digest::Digest::import_less_safe(digest.as_bytes(), lc_hash(digest.algorithm()))
-                    .map_err(failed)?;
+                let digest =
+                    lc_digest::Digest::import_less_safe(digest.as_bytes(), lc_hash(digest.algorithm()))
+                        .map_err(failed)?;
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign_digest(padding, &digest, &mut signature).map_err(failed)?;
                 signature
@@ -115,10 +119,14 @@ impl PrivateHalf {
                 let signature = pair.sign_prehashed(digest.to_rust_crypto(), None);
                 signature.map_err(|_| unfit())?.to_bytes().to_vec()
             }
-            (Self::Ed25519(pair, _), None, Input::Message(message)) if algorithm == SignatureAlgorithm::Ed25519 => {
+            (Self::Ed25519(pair, _), None, Input::Message(message))
+                if algorithm == SignatureAlgorithm::Ed25519 =>
+            {
                 pair.try_sign(message).map_err(failed)?.as_ref().to_vec()
             }
-            (Self::MlDsa(_, pair), None, Input::Message(message)) if algorithm == SignatureAlgorithm::MlDsa => {
+            (Self::MlDsa(_, pair), None, Input::Message(message))
+                if algorithm == SignatureAlgorithm::MlDsa =>
+            {
                 let mut signature = vec![0; pair.algorithm().signature_len()];
                 let len = pair.sign(message, &mut signature).map_err(failed)?;
                 signature.truncate(len);
@@ -216,7 +224,9 @@ mod tests {
                     }
                 }
             }
-            for algorithm in SignatureAlgorithm::ALL.into_iter().filter(|a| !key_type.algorithms().contains(a)) {
+            for algorithm in
+                SignatureAlgorithm::ALL.into_iter().filter(|a| !key_type.algorithms().contains(a))
+            {
                 let foreign = key.sign(&SignRequest::message(algorithm, "x"));
                 assert!(foreign.is_err(), "{key_type} signed with {algorithm}");
             }

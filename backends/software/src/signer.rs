@@ -32,14 +32,15 @@ impl Shared {
 }
 
 fn gone() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such key").next("`signer keys list` shows the keys that there are")
+    Error::new(ErrorKind::NotFound, "there is no such key")
+        .next("`signer keys list` shows the keys that there are")
 }
 
 /// One version of a key, shared by all who opened it.
 pub(crate) struct Key {
     pub(crate) label: String,
     pub(crate) version: Version,
-    pub(crate) public_key: PublicKey,
+    pub(crate) public: PublicKey,
     /// Set at the first signature, and never again.
     private: OnceLock<PrivateHalf>,
     /// Held while the private half is read, so that it is decrypted once.
@@ -49,11 +50,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn new(label: &str, version: Version, public_key: PublicKey) -> Self {
+    pub(crate) fn new(label: &str, version: Version, public: PublicKey) -> Self {
         Self {
             label: label.to_owned(),
             version,
-            public_key,
+            public,
             private: OnceLock::new(),
             loading: Mutex::new(()),
             deleted: AtomicBool::new(false),
@@ -85,14 +86,14 @@ impl Key {
     fn load(&self, shared: &Shared) -> Result<PrivateHalf> {
         let (path, file) = shared.store.private_file(&self.label, self.version)?.ok_or_else(gone)?;
         let pkcs8 = shared.envelope.open(&file, &path)?;
-        let key_type = self.public_key.key_type();
+        let key_type = self.public.key_type();
         let private = PrivateHalf::from_pkcs8(key_type, &pkcs8);
-        if private.as_ref().ok().and_then(|p| p.public_key().ok()).as_ref() == Some(&self.public_key) {
+        if private.as_ref().ok().and_then(|p| p.public_key().ok()).as_ref() == Some(&self.public) {
             return private;
         }
         // Deleted and made anew by another process since this one was opened, or two files that do not belong together.
         match shared.store.load(&self.label, self.version)? {
-            Some(now) if now.public.public_key == self.public_key => Err(match private {
+            Some(now) if now.public.public_key == self.public => Err(match private {
                 Ok(_) => Error::internal(format!(
                     "the private key in {} is not that of the public key file beside it",
                     path.display()
@@ -132,7 +133,7 @@ impl FileSigner {
         let deleted = self.key.deleted.load(Ordering::Acquire);
         let there = !deleted
             && match self.shared.store.load(&self.key.label, self.key.version)? {
-                Some(stored) => stored.public.public_key == self.key.public_key,
+                Some(stored) => stored.public.public_key == self.key.public,
                 None => false,
             };
         if there { Ok(()) } else { Err(self.shared.not_found(&self.info.name)) }

@@ -111,7 +111,9 @@ impl Store {
         }
         for name in names.iter().filter(|n| is_leftover(n)) {
             match root.remove_folder(name) {
-                Ok(()) => tracing::info!(folder = %self.path.display(), name, "removed a leftover of an interrupted change"),
+                Ok(()) => {
+                    tracing::info!(folder = %self.path.display(), name, "removed a leftover of an interrupted change");
+                }
                 Err(error) => tracing::warn!(%error, "a leftover of an interrupted change stays"),
             }
         }
@@ -137,7 +139,7 @@ impl Store {
 
     /// The newest version of a key; `None` if there is no such key. It may be one whose public file is missing.
     pub(crate) fn newest(&self, label: &str) -> Result<Option<Version>> {
-        Ok(match self.key_folder(&self.root()?, label)? {
+        Ok(match key_folder(&self.root()?, label)? {
             Some(folder) => Files::of(&folder)?.private.last().copied(),
             None => None,
         })
@@ -145,7 +147,7 @@ impl Store {
 
     /// What is known of a version; `None` if it is not there.
     pub(crate) fn load(&self, label: &str, version: Version) -> Result<Option<StoredKey>> {
-        let Some(folder) = self.key_folder(&self.root()?, label)? else { return Ok(None) };
+        let Some(folder) = key_folder(&self.root()?, label)? else { return Ok(None) };
         let (pem, public) = (private_name(version), public_name(version));
         if !folder.has(&pem, Reader::Owner)? {
             return Ok(None);
@@ -156,10 +158,17 @@ impl Store {
             }
             let (private, public) = (folder.path_of(&pem), folder.path_of(&public));
             return Err(Error::internal(format!("{} has no public key file beside it", private.display()))
-                .next(format!("run `openssl pkey -in '{}' -pubout -out '{}'`", private.display(), public.display())));
+                .next(format!(
+                    "run `openssl pkey -in '{}' -pubout -out '{}'`",
+                    private.display(),
+                    public.display()
+                )));
         };
         let damaged = |e: Option<&Error>| {
-            let error = Error::internal(format!("{} is damaged: it is no public key", folder.path_of(&public).display()));
+            let error = Error::internal(format!(
+                "{} is damaged: it is no public key",
+                folder.path_of(&public).display()
+            ));
             let error = e.into_iter().fold(error, |error, e| error.vendor(e.what()));
             error.next(format!("remove it and run `openssl pkey -in {pem} -pubout -out {public}` beside it"))
         };
@@ -180,8 +189,12 @@ impl Store {
     }
 
     /// The encrypted private key and its path; `None` if it is not there.
-    pub(crate) fn private_file(&self, label: &str, version: Version) -> Result<Option<(PathBuf, Zeroizing<Vec<u8>>)>> {
-        let Some(folder) = self.key_folder(&self.root()?, label)? else { return Ok(None) };
+    pub(crate) fn private_file(
+        &self,
+        label: &str,
+        version: Version,
+    ) -> Result<Option<(PathBuf, Zeroizing<Vec<u8>>)>> {
+        let Some(folder) = key_folder(&self.root()?, label)? else { return Ok(None) };
         let name = private_name(version);
         Ok(folder.read(&name, Reader::Owner)?.map(|file| (folder.path_of(&name), file)))
     }
@@ -193,40 +206,24 @@ impl Store {
             None => Ok(None),
         }
     }
-
-    /// Whether a version is there, by a look at its private file.
-    pub(crate) fn has(&self, label: &str, version: Version) -> Result<bool> {
-        match self.key_folder(&self.root()?, label)? {
-            Some(folder) => folder.has(&private_name(version), Reader::Owner),
-            None => Ok(false),
-        }
-    }
-
-    fn key_folder(&self, root: &Folder, label: &str) -> Result<Option<Folder>> {
-        match file_name::encode(label) {
-            Some(name) => root.inside(&name),
-            None => Ok(None),
-        }
-    }
 }
 
 /// A change in progress: the lock is held until it is dropped.
-pub(crate) struct Change<'a> {
-    store: &'a Store,
+pub(crate) struct Change {
     root: Folder,
     _lock: OwnedFd,
 }
 
-impl<'a> Change<'a> {
+impl Change {
     /// Waits for the lock. `Busy` if others hold it for too long.
-    pub(crate) fn begin(store: &'a Store) -> Result<Self> {
+    pub(crate) fn begin(store: &Store) -> Result<Self> {
         let root = store.root()?;
         let lock = root.lock_file(LOCK)?;
         let give_up = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(200);
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { store, root, _lock: lock }),
+                Ok(()) => return Ok(Self { root, _lock: lock }),
                 Err(Errno::WOULDBLOCK) if Instant::now() < give_up => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(20));
@@ -262,14 +259,14 @@ impl<'a> Change<'a> {
         if !self.root.move_new(&stage.name, &self.root, &name)? {
             return Ok(false);
         }
-        stage.is_done();
+        stage.keep();
         self.root.sync().map_err(Error::may_have_happened)?;
         Ok(true)
     }
 
     /// Makes the next version of a key and returns its number. `None` if there is no such key.
     pub(crate) fn add_version(&self, label: &str, new: &NewVersion<'_>) -> Result<Option<Version>> {
-        let Some(folder) = self.store.key_folder(&self.root, label)? else { return Ok(None) };
+        let Some(folder) = key_folder(&self.root, label)? else { return Ok(None) };
         let files = Files::of(&folder)?;
         if files.private.is_empty() {
             return Ok(None);
@@ -296,7 +293,7 @@ impl<'a> Change<'a> {
 
     /// Deletes one version, or all: `false` if there is nothing to delete.
     pub(crate) fn delete(&self, label: &str, version: Option<Version>) -> Result<bool> {
-        let Some(folder) = self.store.key_folder(&self.root, label)? else { return Ok(false) };
+        let Some(folder) = key_folder(&self.root, label)? else { return Ok(false) };
         let files = Files::of(&folder)?;
         match version {
             Some(version) if !files.private.contains(&version) => Ok(false),
@@ -340,7 +337,7 @@ impl<'a> Change<'a> {
 
     /// Puts a certificate beside a version, replacing the one before: `false` if the version is not there.
     pub(crate) fn put_certificate(&self, label: &str, version: Version, pem: &str) -> Result<bool> {
-        let Some(folder) = self.store.key_folder(&self.root, label)? else { return Ok(false) };
+        let Some(folder) = key_folder(&self.root, label)? else { return Ok(false) };
         if !folder.has(&private_name(version), Reader::Owner)? {
             return Ok(false);
         }
@@ -381,7 +378,7 @@ impl<'a> Stage<'a> {
     }
 
     /// It has another name now: nothing is left to remove.
-    fn is_done(mut self) {
+    fn keep(mut self) {
         self.done = true;
     }
 }
@@ -446,6 +443,14 @@ fn public_name(version: Version) -> String {
 
 fn certificate_name(version: Version) -> String {
     format!("{version}.crt")
+}
+
+/// The folder of a key; `None` if there is none.
+fn key_folder(root: &Folder, label: &str) -> Result<Option<Folder>> {
+    match file_name::encode(label) {
+        Some(name) => root.inside(&name),
+        None => Ok(None),
+    }
 }
 
 fn folder_name(label: &str) -> Result<String> {

@@ -31,6 +31,9 @@ impl Watch {
         context.note("watching; Ctrl-C ends it");
         while let Some(event) = events.next().await {
             let event = event?;
+            if event.lost > 0 {
+                context.note(format_args!("note: {} events came too fast and are missing", event.lost));
+            }
             context.answer(format_args!("{}\n", line(&event)), &object(&event));
         }
         Ok(Exit::Done)
@@ -64,6 +67,7 @@ fn object(event: &DaemonEvent) -> serde_json::Value {
         "time_unix_us": micros as u64,
         "backend": event.backend,
         "event": event.happening.name(),
+        "lost": event.lost,
     });
     match &event.happening {
         Happening::Backend(Event::Down(error)) => object["error"] = error_json(error),

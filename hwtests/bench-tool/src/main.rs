@@ -50,8 +50,8 @@ struct Timing {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.run(),
-        Command::Raw(raw) => raw.run().and_then(print),
-        Command::Drive(drive) => drive.run().and_then(print),
+        Command::Raw(raw) => raw.run().and_then(|load| print(&load)),
+        Command::Drive(drive) => drive.run().and_then(|load| print(&load)),
         Command::BareServer(server) => server.run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn print(load: measure::Load) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    println!("{}", serde_json::to_string(&load)?);
+fn print(load: &measure::Load) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    println!("{}", serde_json::to_string(load)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -68,6 +68,9 @@ unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
 
+/// `C_GetFunctionList`: PKCS#11 2.40, section 5.4.
+type GetFunctionList = unsafe extern "C" fn(*mut sys::CK_FUNCTION_LIST_PTR) -> sys::CK_RV;
+
 /// Calls a function of the list and turns anything but CKR_OK into an error with its name.
 macro_rules! call {
     ($module:expr, $name:ident($($argument:expr),* $(,)?)) => {{
@@ -95,9 +98,8 @@ impl Module {
     fn load(path: &std::path::Path) -> Result<Self> {
         // SAFETY: the user names the module; it is leaked, so its functions stay where they are.
         let library = Box::leak(Box::new(unsafe { libloading::Library::new(path) }?));
-        type List = unsafe extern "C" fn(*mut sys::CK_FUNCTION_LIST_PTR) -> sys::CK_RV;
-        // SAFETY: this is the function's type in PKCS#11 2.40, section 5.4.
-        let list = unsafe { library.get::<List>(b"C_GetFunctionList") }?;
+        // SAFETY: this is the function's type.
+        let list = unsafe { library.get::<GetFunctionList>(b"C_GetFunctionList") }?;
         let mut table = ptr::null_mut();
         // SAFETY: a pointer to a live local.
         let code = unsafe { list(&raw mut table) };
@@ -168,13 +170,13 @@ impl Module {
         if found != 1 {
             return Err("there is no such private key".into());
         }
-        Ok(Session { module: self, session, key, mechanism })
+        Ok(Session { module: self, handle: session, key, mechanism })
     }
 }
 
 struct Session {
     module: Module,
-    session: sys::CK_SESSION_HANDLE,
+    handle: sys::CK_SESSION_HANDLE,
     key: sys::CK_OBJECT_HANDLE,
     mechanism: sys::CK_MECHANISM_TYPE,
 }
@@ -185,14 +187,11 @@ impl Session {
             sys::CK_MECHANISM { mechanism: self.mechanism, pParameter: ptr::null_mut(), ulParameterLen: 0 };
         let mut signature = [0; LONGEST];
         let mut length = LONGEST as sys::CK_ULONG;
-        call!(self.module, C_SignInit(self.session, &raw mut mechanism, self.key))?;
+        call!(self.module, C_SignInit(self.handle, &raw mut mechanism, self.key))?;
         // C_Sign only reads its data.
         let data = input.as_ptr().cast_mut();
         let output = signature.as_mut_ptr();
-        call!(
-            self.module,
-            C_Sign(self.session, data, input.len() as sys::CK_ULONG, output, &raw mut length)
-        )?;
+        call!(self.module, C_Sign(self.handle, data, input.len() as sys::CK_ULONG, output, &raw mut length))?;
         Ok(())
     }
 }

@@ -147,6 +147,8 @@ pub(crate) async fn changes_under_load(fixture: Arc<dyn Fixture>) -> Outcome {
                     let message = format!("task {task} message {count}");
                     sign_message(&*signer, key_type.default_algorithm(), message).await?;
                     count += 1;
+                    // A backend may do all its work in the first poll; the others want the thread, too.
+                    tokio::task::yield_now().await;
                 }
                 Ok::<_, Failure>(count)
             })
@@ -154,6 +156,7 @@ pub(crate) async fn changes_under_load(fixture: Arc<dyn Fixture>) -> Outcome {
         .collect();
     let mut changed = Ok(());
     for round in 0..20 {
+        tokio::task::yield_now().await;
         changed = change(&*backend, &profile, round).await.context(format_args!("round {round}"));
         if changed.is_err() {
             break;

@@ -83,7 +83,7 @@ fn ssh_agent(bench: &Bench) -> Result<Server> {
     let agent = stage.server(command, "agent.sock")?;
     agent.wait()?;
     let askpass = stage.path("askpass");
-    fs::write(&askpass, format!("#!/bin/sh\ncat {:?}\n", stage.path("pin")))?;
+    fs::write(&askpass, format!("#!/bin/sh\ncat '{}'\n", stage.path("pin").display()))?;
     fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700))?;
     let ssh_add = || {
         let mut command = stage.foreign("ssh-add".as_ref());

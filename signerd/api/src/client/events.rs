@@ -14,6 +14,8 @@ pub struct DaemonEvent {
     pub time: SystemTime,
     /// To which backend; `None` when it concerns the daemon itself.
     pub backend: Option<String>,
+    /// So many events before this one are missing: they came faster than they were read.
+    pub lost: u64,
     /// What.
     pub happening: Happening,
 }
@@ -84,6 +86,7 @@ impl From<pb::Event> for DaemonEvent {
         Self {
             time: time_from_us(event.time_unix_us),
             backend: Some(event.backend).filter(|b| !b.is_empty()),
+            lost: event.lost,
             happening,
         }
     }

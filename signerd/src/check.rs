@@ -1,0 +1,98 @@
+//! `signerd check-config`: what a configuration means, and what on this machine does not fit it.
+
+use std::process::ExitCode;
+
+use signer_core::Error;
+
+use crate::{
+    config::{BackendConfig, BackendKind, Config, SecretSource},
+    grants::Grants,
+    start,
+};
+
+/// Prints what the daemon would do. The exit code is 2 when something would not work.
+pub(crate) fn print(config: &Config) -> ExitCode {
+    match &config.file {
+        Some(file) => println!("{} is well formed.", file.display()),
+        None => println!("There is no configuration file: this is what holds without one."),
+    }
+    let group = config.socket_group.as_ref().map(|g| format!(", group {g}")).unwrap_or_default();
+    println!("\nlistens on  {} (mode {:04o}{group})", config.socket.display(), config.socket_mode);
+    println!("keeps state in  {}", config.state.display());
+    if let Some(listen) = config.metrics.listen {
+        println!("serves metrics on  http://{listen}/metrics");
+    }
+    let mut problems = Vec::new();
+    println!("\nbackends:");
+    for backend in &config.backends {
+        println!("  {} ({}): {}", backend.name, backend.kind_name(), describe(backend, config));
+        problems.extend(look(backend).err().map(|e| format!("backend {}: {e}", backend.name)));
+    }
+    if let Some(group) = &config.socket_group
+        && crate::identity::gid_of(group).is_none()
+    {
+        problems.push(format!("socket_group: no group is called {group:?}"));
+    }
+    if !config.keys.is_empty() {
+        println!("\nnames of keys:");
+        for (name, member) in &config.keys {
+            println!("  {name} is {member}");
+        }
+    }
+    println!("\ngrants:");
+    for grant in &config.grants {
+        println!("  {grant}");
+    }
+    let (_, warnings) = Grants::compile(&config.grants, &config.keys);
+    for warning in config.warnings.iter().chain(&warnings) {
+        println!("\nwarning: {warning}");
+    }
+    for problem in &problems {
+        eprintln!("\nsignerd: {problem}");
+    }
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+fn describe(backend: &BackendConfig, config: &Config) -> String {
+    match &backend.kind {
+        BackendKind::Software(table) => {
+            let passphrase = match &table.passphrase {
+                Some(source) => format!("passphrase from {source}"),
+                None => {
+                    let file = start::passphrase_file(backend, &config.state);
+                    format!("passphrase made on first use, in {}", file.display())
+                }
+            };
+            format!("key files in {}, {passphrase}, {}", table.directory.display(), table.kdf.name())
+        }
+        BackendKind::Driver(table) => {
+            let program = start::find_program(&table.program).unwrap_or_else(|_| table.program.clone());
+            let pin = table.pin.as_ref().map_or_else(|| "no PIN".to_owned(), |s| format!("PIN from {s}"));
+            let processes = if table.processes == 1 { "process" } else { "processes" };
+            format!("{} in {} {processes} at most, {pin}", program.display(), table.processes)
+        }
+    }
+}
+
+/// What of it can be seen from here: programs and secrets. Devices are left alone.
+fn look(backend: &BackendConfig) -> Result<(), Error> {
+    let secret = match &backend.kind {
+        BackendKind::Software(table) => &table.passphrase,
+        BackendKind::Driver(table) => {
+            start::find_program(&table.program)?;
+            if let Some(module) = table.options.get("module").and_then(|m| m.as_str())
+                && module.contains('/')
+                && !std::path::Path::new(module).is_file()
+            {
+                return Err(Error::bad_request(format!("there is no module {module}"))
+                    .next("install the vendor's library, or correct module"));
+            }
+            &table.pin
+        }
+    };
+    match secret {
+        // What the service manager gives is not there when a person asks.
+        None | Some(SecretSource::Prompt | SecretSource::Credential(_) | SecretSource::Env(_)) => Ok(()),
+        Some(source @ SecretSource::File(_)) => source.load().map(drop),
+    }
+}

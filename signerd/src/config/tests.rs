@@ -1,0 +1,174 @@
+use std::path::Path;
+
+use super::*;
+
+const PATH: &str = "/etc/signerd/signerd.toml";
+
+fn parse(text: &str) -> Result<Config, Faults> {
+    Config::parse(Path::new(PATH), text, &Overrides::default())
+}
+
+fn faults(text: &str) -> String {
+    match parse(text) {
+        Ok(config) => panic!("{text}\nwas accepted: {config:?}"),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+#[test]
+fn the_example_is_well_formed_as_it_is_and_with_everything_in_it() {
+    let config = parse(crate::EXAMPLE).unwrap();
+    assert_eq!(config.limits, Limits::default(), "the example shows the defaults");
+    assert_eq!(config.warnings, [""; 0]);
+    // Settings in comments have no blank after their #.
+    let setting = |line: &str| {
+        let rest = line.strip_prefix('#').filter(|r| r.starts_with('[') || r.contains(" = "));
+        rest.filter(|r| r.starts_with(|c: char| c == '[' || c.is_ascii_lowercase())).unwrap_or(line).to_owned()
+    };
+    let everything: Vec<_> = crate::EXAMPLE.lines().map(setting).collect();
+    let config = parse(&everything.join("\n")).unwrap();
+    assert_eq!(config.backends.len(), 3);
+    assert_eq!(config.grants.len(), 2);
+    assert_eq!(config.keys.len(), 1);
+    assert!(config.socket_group.is_some() && config.metrics.listen.is_some());
+}
+
+#[test]
+fn an_unknown_setting_anywhere_names_its_line() {
+    let backend = "[[backend]]\nname = \"soft\"\nkind = \"software\"\n";
+    for (text, line) in [
+        ("sokcet = \"/s\"".to_owned(), 1),
+        ("\n[log]\ncolour = \"red\"".to_owned(), 3),
+        ("[limits]\nqueue = 3\nquue = 4".to_owned(), 3),
+        ("[metrics]\n\n\nprot = 1".to_owned(), 4),
+        (format!("{backend}modul = \"x\""), 4),
+        (format!("{backend}module = \"x\""), 4),
+        (format!("{backend}pin = {{ file = \"x\" }}"), 4),
+        ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"*\"]\noperations = [\"sign\"]\nuntil = 3".to_owned(), 5),
+        ("[[key]]\nname = \"a\"\nmember = [\"soft/a\"]".to_owned(), 3),
+        ("[[backnd]]\nname = \"soft\"".to_owned(), 1),
+    ] {
+        let shown = faults(&text);
+        assert!(shown.contains(&format!("{PATH}:{line}:")), "{text}\n{shown}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_never_repeated() {
+    let pkcs11 = "[[backend]]\nname = \"hsm\"\nkind = \"pkcs11\"\nmodule = \"/m.so\"\ntoken = \"t\"\n";
+    for line in [
+        "pin = \"hunter2\"",
+        "pin = { value = \"hunter2\" }",
+        "pin = { \"hunter2\" = \"\" }",
+        "pin = [\"hunter2\"]",
+        "pin = \"hunter2",
+        "pni = \"hunter2\"",
+        "pin = { file = \"/f\", value = \"hunter2\" }",
+        "pin = { file = \"/f\", env = \"hunter2\" }",
+        "pin =\n  \"hunter2\"",
+        "pin = '''\nhunter2'''",
+    ] {
+        let shown = faults(&format!("{pkcs11}{line}\n"));
+        assert!(!shown.contains("hunter2"), "{line}: {shown}");
+        assert!(shown.contains(":6:") || shown.contains(":7:"), "{line}: {shown}");
+    }
+    for line in ["pin = 424242", "pin = 4242.42", "pin = 424242-"] {
+        let shown = faults(&format!("{pkcs11}{line}\n"));
+        assert!(!shown.contains("4242"), "{line}: {shown}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_told_at_its_place() {
+    let soft = "[[backend]]\nname = \"soft\"\nkind = \"software\"\n";
+    for (text, reason) in [
+        ("socket_mode = 660", "permissions"),
+        ("[limits]\nmax_message = \"3 furlongs\"", "16 MiB"),
+        ("[limits]\nqueue = 0", "at least 1"),
+        ("[limits]\nqueue = -1", "u32"),
+        ("[limits]\ndefault_deadline = 0", "24 h"),
+        ("[log]\nformat = \"xml\"", "xml"),
+        ("[metrics]\nlisten = \"localhost\"", "socket address"),
+        ("[[backend]]\nname = \"a/b\"\nkind = \"software\"", "not a name"),
+        ("[[backend]]\nname = \"a\"\nkind = \"floppy\"", "floppy"),
+        ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\nmodule = \"/m\"", "token"),
+        ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\ntoken = \"t\"", "module"),
+        ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\nmodule = \"/m\"\ntoken = \"t\"\nserial = \"s\"", "not by both"),
+        ("[[backend]]\nname = \"a\"\nkind = \"driver\"", "program"),
+        ("[[grant]]\ncallers = [\"alice\"]\nkeys = [\"*\"]\noperations = [\"sign\"]", "user:NAME"),
+        ("[[grant]]\ncallers = [\"uid:x\"]\nkeys = [\"*\"]\noperations = [\"sign\"]", "number"),
+        ("[[grant]]\ncallers = []\nkeys = [\"*\"]\noperations = [\"sign\"]", "grants nothing"),
+        ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"*\"]\noperations = [\"fly\"]", "fly"),
+        ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"soft/\"]\noperations = [\"sign\"]", "key"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"soft/a\"]", "no [[backend]]"),
+        ("[[key]]\nname = \"a\"\nmembers = []", "empty"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"x/a\", \"x/b\"]", "one member"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"b\"]", "backend/key"),
+        (&format!("{soft}{soft}"), "two backends"),
+    ] {
+        let shown = faults(text);
+        assert!(shown.contains(reason), "{text}\n{shown}");
+        assert!(shown.contains(&format!("{PATH}:")), "{shown}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text = "[[grant]]\ncallers = [\"a\", \"b\"]\nkeys = [\"*\"]\noperations = [\"fly\"]\n";
+    assert_eq!(parse(text).unwrap_err().0.len(), 3);
+}
+
+#[test]
+fn relative_paths_begin_at_the_file() {
+    let config = parse("socket = \"s\"\nstate = \"st\"\n[[backend]]\nname = \"a\"\nkind = \"software\"\n").unwrap();
+    assert_eq!(config.socket, Path::new("/etc/signerd/s"));
+    let BackendKind::Software(table) = &config.backends[0].kind else { panic!() };
+    assert_eq!(table.directory, Path::new("/etc/signerd/st/keys"));
+}
+
+#[test]
+fn a_driver_gets_its_options_and_nothing_that_is_for_the_daemon() {
+    let config = parse(
+        "[[backend]]\nname = \"hsm\"\nkind = \"pkcs11\"\nmodule = \"lib/m.so\"\ntoken = \"t\"\npin = \"prompt\"\nprocesses = 3\n\
+         environment = { A = \"b\" }\noptions = { more = [1, true] }\n",
+    )
+    .unwrap();
+    let BackendKind::Driver(table) = &config.backends[0].kind else { panic!() };
+    let wanted = serde_json::json!({"module": "/etc/signerd/lib/m.so", "token": "t", "more": [1, true]});
+    assert_eq!(table.options, wanted);
+    assert_eq!((table.processes, table.pin.clone()), (3, Some(SecretSource::Prompt)));
+    assert_eq!(table.environment["A"], "b");
+}
+
+#[test]
+fn the_same_table_is_the_same_backend_wherever_it_stands() {
+    let table = "[[backend]]\nname = \"a\"\nkind = \"software\"\n";
+    let one = parse(table).unwrap();
+    let two = parse(&format!("[log]\nlevel = \"warn\"\n\n{table}queue = 1024\n")).unwrap();
+    assert_ne!(one.backends, two.backends);
+    assert_eq!(one.backends, parse(&format!("# a comment\n\n{table}")).unwrap().backends);
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_refused_with_the_fix() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pin");
+    std::fs::write(&path, "hunter2\n").unwrap();
+    let source = SecretSource::File(path.clone());
+    for (mode, fine) in [(0o600, true), (0o400, true), (0o644, false), (0o604, false), (0o660, false)] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        match source.load() {
+            Ok(pin) => assert!(fine && pin.unwrap().expose() == "hunter2", "{mode:o}"),
+            Err(e) => {
+                assert!(!fine, "{mode:o}: {e}");
+                assert!(e.to_string().contains("chmod 6") && !e.to_string().contains("hunter2"), "{e}");
+            }
+        }
+    }
+    for bad in ["", "\n", "a\0b"] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::write(&path, bad).unwrap();
+        assert!(source.load().is_err());
+    }
+}

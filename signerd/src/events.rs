@@ -1,0 +1,92 @@
+//! What happens to backends and keys, for whoever watches.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use signer_core::{BackendName, Event, KeyName};
+use signerd_api::{error_to_pb, pb};
+use tokio::sync::broadcast;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Occurrence {
+    time: SystemTime,
+    /// `None` when it concerns the daemon itself.
+    pub(crate) backend: Option<BackendName>,
+    pub(crate) what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Backend(Event),
+    KeyCreated(KeyName),
+    KeyDeleted(KeyName),
+    KeyRotated(KeyName),
+    Reloaded,
+}
+
+/// Where events go, and come from. A watcher that does not keep up loses the oldest ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Events(broadcast::Sender<Arc<Occurrence>>);
+
+/// So many events are kept for watchers that are behind.
+const KEPT: usize = 256;
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(KEPT))
+    }
+
+    pub(crate) fn tell(&self, backend: Option<&BackendName>, what: What) {
+        // An error means that nobody watches.
+        let _ = self.0.send(Arc::new(Occurrence { time: SystemTime::now(), backend: backend.cloned(), what }));
+    }
+
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Arc<Occurrence>> {
+        self.0.subscribe()
+    }
+}
+
+impl Occurrence {
+    /// The key that it is about.
+    pub(crate) fn key(&self) -> Option<&KeyName> {
+        match &self.what {
+            What::KeyCreated(key) | What::KeyDeleted(key) | What::KeyRotated(key) => Some(key),
+            What::Backend(_) | What::Reloaded => None,
+        }
+    }
+
+    pub(crate) fn to_pb(&self, lost: u64) -> pb::Event {
+        use pb::event::What as W;
+        let backend = self.backend.as_ref().map(ToString::to_string).unwrap_or_default();
+        let reference = |key: &KeyName| format!("{backend}/{key}");
+        let what = match &self.what {
+            What::Backend(Event::Up) => W::Up(pb::Happened {}),
+            What::Backend(Event::Down(error)) => W::Down(error_to_pb(error)),
+            What::Backend(Event::PinRequired(prompt)) => W::PinRequired(pb::PinPrompt {
+                device: prompt.device.clone(),
+                key: prompt.key.clone(),
+                tries_left: prompt.tries_left,
+            }),
+            What::Backend(Event::DriverRestarting { reason, backoff }) => {
+                W::DriverRestarting(pb::DriverRestarting {
+                    reason: reason.clone(),
+                    backoff_ms: backoff.as_millis() as u64,
+                })
+            }
+            What::KeyCreated(key) => W::KeyCreated(reference(key)),
+            What::KeyDeleted(key) => W::KeyDeleted(reference(key)),
+            What::KeyRotated(key) => W::KeyRotated(reference(key)),
+            What::Reloaded => W::ConfigurationReloaded(pb::Happened {}),
+        };
+        pb::Event {
+            time_unix_us: self.time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
+            lost,
+            what: Some(what),
+            backend,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Keys that were asked for: opened once, found again in a table.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use signer_core::{KeyInfo, Signer};
+
+use crate::{
+    compose::{self, Policed},
+    grants::{AlgorithmSet, Grants, KeyNames},
+    identity::Identity,
+    place::Place,
+};
+
+/// A key that was opened for one way of asking for it.
+pub(crate) struct Entry {
+    /// As asked.
+    asked: Arc<str>,
+    /// `backend/key`, version included.
+    reference: String,
+    names: KeyNames,
+    place: Arc<Place>,
+    /// The change of the backend's keys that was the last one when it was opened.
+    epoch: u64,
+    signer: Arc<dyn Signer>,
+    /// What was decided for callers, most recent last.
+    decisions: Mutex<Vec<(Arc<Identity>, AlgorithmSet)>>,
+}
+
+/// So many decisions are kept for a key.
+const MAX_DECISIONS: usize = 32;
+
+impl Entry {
+    pub(crate) fn new(asked: &str, names: KeyNames, place: Arc<Place>, epoch: u64, signer: Arc<dyn Signer>) -> Self {
+        let signer = compose::signer(&place, signer);
+        Self {
+            asked: asked.into(),
+            reference: format!("{}/{}", place.name(), signer.info().name),
+            names,
+            place,
+            epoch,
+            signer,
+            decisions: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn reference(&self) -> &str {
+        &self.reference
+    }
+
+    pub(crate) fn asked(&self) -> &Arc<str> {
+        &self.asked
+    }
+
+    pub(crate) fn names(&self) -> &KeyNames {
+        &self.names
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// The key with everything but grants around it.
+    pub(crate) fn signer(&self) -> &Arc<dyn Signer> {
+        &self.signer
+    }
+
+    pub(crate) fn info(&self) -> &KeyInfo {
+        self.signer.info()
+    }
+
+    /// Whether no key of its backend was changed since it was opened.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.epoch == self.place.epoch()
+    }
+
+    /// The key as a caller may use it; with an empty set of algorithms if not at all.
+    pub(crate) fn policed(self: &Arc<Self>, grants: &Grants, caller: &Arc<Identity>) -> Policed {
+        Policed { entry: self.clone(), caller: caller.clone(), allowed: self.allowed(grants, caller) }
+    }
+
+    fn allowed(&self, grants: &Grants, caller: &Arc<Identity>) -> AlgorithmSet {
+        let mut decisions = lock(&self.decisions);
+        if let Some((_, allowed)) = decisions.iter().rev().find(|(c, _)| Arc::ptr_eq(c, caller) || c == caller) {
+            return *allowed;
+        }
+        let allowed = grants.algorithms(caller, &self.names);
+        if decisions.len() >= MAX_DECISIONS {
+            decisions.remove(0);
+        }
+        decisions.push((caller.clone(), allowed));
+        allowed
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keys by what was asked for.
+#[derive(Default)]
+pub(crate) struct KeyTable {
+    entries: RwLock<HashMap<Arc<str>, Arc<Entry>>>,
+    /// One opens a key, the others who want it wait.
+    opening: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// So many ways of asking are kept; after that the table begins anew.
+const MAX_ENTRIES: usize = 8192;
+
+impl KeyTable {
+    /// The key that was opened for this before, if it still is the one.
+    pub(crate) fn fresh(&self, asked: &str) -> Option<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.get(asked).filter(|entry| entry.is_fresh()).cloned()
+    }
+
+    pub(crate) fn has(&self, asked: &str) -> bool {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).contains_key(asked)
+    }
+
+    pub(crate) fn insert(&self, entry: &Arc<Entry>) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MAX_ENTRIES {
+            entries.clear();
+        }
+        entries.insert(entry.asked.clone(), entry.clone());
+    }
+
+    pub(crate) fn remove(&self, asked: &str) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(asked);
+    }
+
+    /// Keys of one backend that were used.
+    pub(crate) fn of(&self, place: &Arc<Place>) -> Vec<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter(|entry| Arc::ptr_eq(&entry.place, place)).cloned().collect()
+    }
+
+    /// The right to open a key, for one at a time.
+    pub(crate) async fn opening(&self, asked: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut opening = lock(&self.opening);
+            // What nobody holds any more goes.
+            if opening.len() > 64 {
+                opening.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
+            opening.entry(asked.into()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+}

@@ -1,0 +1,288 @@
+//! The daemon's life: start, reload, stop.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use sd_notify::NotifyState;
+use signer_core::BackendName;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    config::{Config, Overrides},
+    events::{Events, What},
+    grants::Grants,
+    health,
+    keys::KeyTable,
+    listen::{Listening, lock_state},
+    logging,
+    metrics::Metrics,
+    metrics_server,
+    place::{Place, Settings},
+    server,
+    state::{Daemon, State},
+};
+
+/// Backends that are not up by then are waited for in the background.
+const START: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is told to stop. The error is a sentence for people.
+pub(crate) fn run(config: Config, overrides: &Overrides) -> Result<(), String> {
+    logging::start(&config.log);
+    crate::hardening::harden();
+    // One thread for calls and drivers' links: each more costs wake-ups. Others only for what blocks.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2 * cores + 8)
+        .thread_keep_alive(Duration::from_secs(10))
+        .thread_name("signerd-work")
+        .build()
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    let result = runtime.block_on(daemon(config, overrides.clone()));
+    // What still blocks on a device is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::new().map_err(|e| format!("signals cannot be received: {e}"))?;
+    let _lock = lock_state(&config.state).map_err(|e| e.to_string())?;
+    let listening = Listening::start(&config).await.map_err(|e| e.to_string())?;
+    let metrics_listener = match config.metrics.listen {
+        Some(address) => Some(metrics_server::bind(address).await?),
+        None => None,
+    };
+
+    let metrics = Arc::new(Metrics::new(config.metrics.key_labels));
+    let events = Events::new();
+    let socket = config.socket.clone();
+    let state = make_state(config, 1, &BTreeMap::new(), &events, &metrics).await;
+    let daemon = Daemon::new(state, events, metrics);
+    let mut watchers = Watchers::default();
+    watchers.follow(&daemon);
+    let scraping = metrics_listener.map(|listener| tokio::spawn(metrics_server::serve(daemon.clone(), listener)));
+    let watchdog = tokio::spawn(feed_watchdog());
+
+    let own = listening.is_own();
+    let (listener, socket_guard) = listening.split();
+    let serving = tokio::spawn(server::serve(daemon.clone(), listener, own));
+    notify(&[NotifyState::Ready]);
+    tracing::info!(pid = std::process::id(), "ready: listening on {}", socket.display());
+
+    loop {
+        match signals.next().await {
+            Signal::Reload => reload(&daemon, &overrides, &mut watchers).await,
+            Signal::Stop => break,
+        }
+    }
+
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    // Nobody finds the socket any more; those who have are served to the end.
+    drop(socket_guard);
+    daemon.stopping.send_replace(true);
+    let _ = serving.await;
+    watchers.stop();
+    watchdog.abort();
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
+    let until = Instant::now() + Duration::from_secs(1);
+    join_all(daemon.state().places.values().map(|place| async move {
+        place.drained(until).await;
+        place.stop().await;
+    }))
+    .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Puts a generation together: backends that are as they were go on, the others are started.
+async fn make_state(
+    config: Config,
+    generation: u64,
+    before: &BTreeMap<BackendName, Arc<Place>>,
+    events: &Events,
+    metrics: &Arc<Metrics>,
+) -> State {
+    // Names of users may come over the network.
+    let (grants, keys) = (config.grants.clone(), config.keys.clone());
+    let compiled = tokio::task::spawn_blocking(move || Grants::compile(&grants, &keys)).await;
+    let (grants, warnings) = compiled.unwrap_or_else(|_| Grants::compile(&[], &config.keys));
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut places = BTreeMap::new();
+    let mut new = Vec::new();
+    for backend in &config.backends {
+        let queue = backend.queue.unwrap_or(config.limits.queue);
+        let settings = Settings { queue, state: config.state.clone().into_boxed_path() };
+        let place = match before.get(&backend.name).filter(|p| p.is_for(backend, &settings)) {
+            Some(place) => place.clone(),
+            None => {
+                let place = Place::new(backend.clone(), settings, events.clone(), metrics.clone());
+                new.push(place.clone());
+                place
+            }
+        };
+        places.insert(backend.name.clone(), place);
+    }
+    join_all(new.iter().map(|place| async move {
+        match timeout(START, place.start()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(backend = %place.name(), "not started: {error}"),
+            Err(_) => tracing::warn!(backend = %place.name(), "not started yet"),
+        }
+    }))
+    .await;
+    State { generation, config, grants, places, keys: KeyTable::default() }
+}
+
+/// Reads the configuration again. A broken one changes nothing.
+async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watchers) {
+    let now = NotifyState::monotonic_usec_now();
+    notify(&now.into_iter().chain([NotifyState::Reloading]).collect::<Vec<_>>());
+    let before = daemon.state();
+    let Some(file) = before.config.file.clone() else {
+        tracing::info!("there is no configuration file to read again");
+        notify(&[NotifyState::Ready]);
+        return;
+    };
+    match Config::read(&file, overrides) {
+        Err(faults) => tracing::error!("the configuration is not taken over, the one before goes on: {faults}"),
+        Ok(config) => {
+            for warning in &config.warnings {
+                tracing::warn!("{warning}");
+            }
+            tell_what_needs_a_restart(&before.config, &config);
+            let state = make_state(
+                config,
+                before.generation + 1,
+                &before.places,
+                &daemon.events,
+                &daemon.metrics,
+            )
+            .await;
+            daemon.replace(state);
+            watchers.follow(daemon);
+            retire(&before, &daemon.state());
+            daemon.events.tell(None, What::Reloaded);
+            tracing::info!("the configuration is read again: {}", file.display());
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+fn tell_what_needs_a_restart(before: &Config, now: &Config) {
+    let changed = [
+        ("socket", before.socket != now.socket),
+        ("socket_mode", before.socket_mode != now.socket_mode),
+        ("socket_group", before.socket_group != now.socket_group),
+        ("state", before.state != now.state),
+        ("[log]", before.log != now.log),
+        ("[metrics]", before.metrics != now.metrics),
+    ];
+    for (setting, _) in changed.into_iter().filter(|(_, changed)| *changed) {
+        tracing::warn!("{setting} has changed: that takes effect when the daemon is started again");
+    }
+}
+
+/// Ends backends that no configuration has any more, once what they were asked is answered.
+fn retire(before: &State, now: &State) {
+    for (name, place) in &before.places {
+        if now.places.get(name).is_some_and(|p| Arc::ptr_eq(p, place)) {
+            continue;
+        }
+        let place = place.clone();
+        tokio::spawn(async move {
+            place.drained(Instant::now() + server::GRACE).await;
+            place.stop().await;
+        });
+    }
+}
+
+/// The tasks that watch over backends.
+#[derive(Default)]
+struct Watchers(Vec<(Arc<Place>, JoinHandle<()>)>);
+
+impl Watchers {
+    /// One for each backend that there is now.
+    fn follow(&mut self, daemon: &Arc<Daemon>) {
+        let state = daemon.state();
+        let is_there = |place: &Arc<Place>| state.places.values().any(|p| Arc::ptr_eq(p, place));
+        self.0.retain(|(place, task)| {
+            let keep = is_there(place);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for place in state.places.values() {
+            if !self.0.iter().any(|(p, _)| Arc::ptr_eq(p, place)) {
+                let task = tokio::spawn(health::watch_over(daemon.clone(), place.clone()));
+                self.0.push((place.clone(), task));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.0.drain(..).for_each(|(_, task)| task.abort());
+    }
+}
+
+enum Signal {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    hangup: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+/// Tells systemd, where that started the daemon.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::debug!("systemd could not be told: {e}");
+    }
+}
+
+/// Tells systemd's watchdog that calls are still served: from the very thread that serves them.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut interval = tokio::time::interval(limit / 3);
+    loop {
+        interval.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}

@@ -1,0 +1,116 @@
+//! What a caller may know of: backends and keys.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::future::join_all;
+use signer_core::{BackendName, Error, ErrorKind, ListRequest, Result};
+use signerd_api::{backend_to_pb, error_to_pb, key_to_pb, pb};
+use tokio::time::timeout;
+
+use super::Service;
+use crate::{call::Call, grants::Operations, place::Place};
+
+/// A backend that takes longer to describe itself is described as it was last.
+const DESCRIBE: Duration = Duration::from_secs(2);
+/// A backend that takes longer for a page of its keys is left out of a list.
+const LIST: Duration = Duration::from_secs(10);
+
+impl Service {
+    pub(super) async fn backends(&self, call: &Call) -> pb::ListBackendsResponse {
+        let state = self.daemon.state();
+        let seen = state.places.values().filter(|p| state.grants.see_backend(&call.caller, p.name()));
+        let backends = join_all(seen.map(|place| async move {
+            let trouble = place.trouble();
+            let patience = if trouble.is_some() { DESCRIBE / 4 } else { DESCRIBE };
+            let info = place.describe(patience).await;
+            backend_to_pb(place.name().as_str(), &info, &place.abilities(), trouble.as_ref())
+        }))
+        .await;
+        pb::ListBackendsResponse { backends }
+    }
+
+    /// A page of keys. The token of a page is `backend/`, and that backend's own token after it.
+    pub(super) async fn keys(&self, call: &Call, request: pb::ListKeysRequest) -> Result<pb::ListKeysResponse> {
+        let state = self.daemon.state();
+        let size = match request.page_size {
+            0 => 100,
+            n => n.min(1000) as usize,
+        };
+        let only: Option<BackendName> =
+            if request.backend.is_empty() { None } else { Some(request.backend.parse()?) };
+        let (first, mut token) = match request.page_token.split_once('/') {
+            Some((backend, token)) => (Some(backend.parse::<BackendName>()?), Some(token).filter(|t| !t.is_empty())),
+            None if request.page_token.is_empty() => (None, None),
+            None => return Err(Error::bad_request("this is not a page token of this daemon")),
+        };
+        let places: Vec<_> = state
+            .places
+            .values()
+            .filter(|p| only.as_ref().is_none_or(|only| only == p.name()))
+            .filter(|p| state.grants.see_backend(&call.caller, p.name()))
+            .filter(|p| first.as_ref().is_none_or(|first| first <= p.name()))
+            .collect();
+        if let Some(only) = &only
+            && !state.grants.see_backend(&call.caller, only)
+        {
+            let caller = call.caller.describe().await;
+            return Err(crate::grants::denied(&caller, Operations::LIST, only.as_str(), None));
+        }
+        if let Some(only) = &only {
+            state.place(only)?;
+        }
+        if first.as_ref() != places.first().map(|p| p.name()) {
+            token = None;
+        }
+        let mut token = token.map(str::to_owned);
+        let mut keys = Vec::new();
+        let mut unavailable = HashMap::new();
+        for place in places {
+            loop {
+                if keys.len() == size {
+                    let next_page_token = format!("{}/{}", place.name(), token.unwrap_or_default());
+                    return Ok(pb::ListKeysResponse { keys, next_page_token, unavailable });
+                }
+                let page = ListRequest { page_size: size - keys.len(), page_token: token.take() };
+                match page_of(place, page).await {
+                    Ok(page) => {
+                        let seen = page.keys.iter().filter(|key| {
+                            state.grants.see(&call.caller, &state.grants.names(place.name(), &key.name))
+                        });
+                        keys.extend(seen.map(|key| key_to_pb(place.name().as_str(), key)));
+                        token = page.next;
+                    }
+                    Err(error) => {
+                        unavailable.insert(place.name().to_string(), error_to_pb(&error));
+                    }
+                }
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(pb::ListKeysResponse { keys, next_page_token: String::new(), unavailable })
+    }
+
+    pub(super) async fn one_key(&self, call: &Call, key: &str) -> Result<pb::Key> {
+        let state = self.daemon.state();
+        // Whoever may do anything with a key may see it; whoever may not is told so.
+        let entry = state.key(&call.caller, Operations::ALL, key).await?;
+        Ok(key_to_pb(entry.place().name().as_str(), entry.info()))
+    }
+}
+
+async fn page_of(place: &Place, request: ListRequest) -> Result<signer_core::KeyPage> {
+    let backend = place.backend()?;
+    match timeout(LIST, backend.list(request)).await {
+        Ok(page) => page.map_err(|e| {
+            let error = e.device(place.name());
+            place.failed(&error);
+            error
+        }),
+        Err(_) => {
+            let error = Error::new(ErrorKind::TimedOut, "the backend did not list its keys in time");
+            Err(error.device(place.name()))
+        }
+    }
+}
