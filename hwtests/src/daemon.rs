@@ -11,7 +11,7 @@ use signer_core::{BackendName, GenerateRequest, KeyInfo, KeyName, KeyType};
 use signerd_api::{Client, RemoteBackend};
 use tempfile::TempDir;
 
-use crate::{process, programs, toml_path};
+use crate::{eventually, process, programs, toml_path};
 
 /// A running daemon. Dropping it kills it, and its folder goes with it.
 pub struct Daemon {
@@ -200,7 +200,17 @@ impl Daemon {
     /// One of its backends, through a connection of its own.
     pub async fn backend(&self, name: &str) -> RemoteBackend {
         let name: BackendName = name.parse().expect("the name of a backend");
-        let backend = self.client().timeout(Duration::from_mins(1)).backend(&name).await;
+        let client = self.client().timeout(Duration::from_mins(1));
+        // The daemon serves before each of its backends does.
+        let started = eventually(START, async || {
+            let backends = client.backends().await.unwrap_or_default();
+            backends
+                .iter()
+                .find(|b| b.name == name)
+                .is_some_and(|b| b.health.as_ref().is_none_or(|e| !e.what().contains("being started")))
+        });
+        assert!(started.await, "backend {name} does not start; the daemon said:\n{}", self.log());
+        let backend = client.backend(&name).await;
         backend.unwrap_or_else(|e| panic!("backend {name}: {e:?}; the daemon said:\n{}", self.log()))
     }
 
@@ -244,7 +254,10 @@ impl Drop for Daemon {
     }
 }
 
+/// The end of a log, without lines that say the same as the one before.
 fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<_> = text.lines().collect();
+    let message = |line: &str| line.split_once(' ').map(|(_, rest)| rest.to_owned());
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.dedup_by_key(|line| message(line));
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -78,9 +78,8 @@ impl<E: Engine> ThroughDaemon<E> {
 }
 
 impl<E: Engine> Fixture for ThroughDaemon<E> {
-    /// What the engine can do, seen from outside: messages to be signed as they are have a limit there.
     fn profile(&self) -> Profile {
-        self.engine.profile()
+        Profile { denies_unknown_addresses: true, ..self.engine.profile() }
     }
 
     fn backend(&self) -> Arc<dyn Backend> {

@@ -135,11 +135,13 @@ async fn a_message_of_ten_gigabytes() {
     })
     .await;
 
-    // One that a proper client sends gets a sentence.
+    // One that a proper client sends gets a sentence, whichever side finds it too long.
     daemon.make_key_of("soft", "pure", KeyType::Ed25519).await;
-    let big = Input::Message(Bytes::from(vec![7; signerd_api::MAX_MESSAGE + 1]));
-    let error = daemon.client().sign("soft/pure", None, big).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::BadRequest, "{error:?}");
+    for len in [(128 << 20) + 1, signerd_api::MAX_MESSAGE + 1] {
+        let big = Input::Message(Bytes::from(vec![7; len]));
+        let error = daemon.client().sign("soft/pure", None, big).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadRequest, "{len} bytes: {error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,7 +136,7 @@ async fn cosign_accepts_the_bundle_and_refuses_it_after_a_change() {
     let daemon = Daemon::start(&[hsm.toml("hsm", PinSetup::Right)]).await;
     let key = daemon.make_key("hsm", "release").await;
     let file = daemon.folder().join("release.tar.gz");
-    let content: Vec<u8> = (0..200_000_u32).map(|i| ((i * i) >> 7) as u8).collect();
+    let content: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
     std::fs::write(&file, &content).unwrap();
     std::fs::write(daemon.folder().join("key.pem"), key.public_key.to_pem()).unwrap();
     let mut sign = daemon.signer();

@@ -38,7 +38,12 @@ impl Call {
         request.extensions().get::<Self>().cloned().expect("the server puts a Call into every request")
     }
 
-    pub(crate) fn new(caller: &Arc<Identity>, headers: &HeaderMap, limits: &Limits, memory: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(
+        caller: &Arc<Identity>,
+        headers: &HeaderMap,
+        limits: &Limits,
+        memory: &Arc<AtomicUsize>,
+    ) -> Self {
         let given = headers.get("grpc-timeout").and_then(|v| parse_timeout(v.as_bytes()));
         let timeout = given.map_or(limits.default_deadline, |t| t.min(limits.max_deadline));
         Self {
@@ -56,7 +61,8 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    let number: u64 = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+    let number: u64 =
+        std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
     Some(match unit {
         b'H' => Duration::from_secs(number * 3600),
         b'M' => Duration::from_secs(number * 60),

@@ -42,7 +42,8 @@ impl Events {
 
     pub(crate) fn tell(&self, backend: Option<&BackendName>, what: What) {
         // An error means that nobody watches.
-        let _ = self.0.send(Arc::new(Occurrence { time: SystemTime::now(), backend: backend.cloned(), what }));
+        let _ =
+            self.0.send(Arc::new(Occurrence { time: SystemTime::now(), backend: backend.cloned(), what }));
     }
 
     pub(crate) fn watch(&self) -> broadcast::Receiver<Arc<Occurrence>> {

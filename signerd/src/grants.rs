@@ -43,10 +43,7 @@ pub struct KeyNames(Vec<String>);
 
 impl Grants {
     /// Resolves the names of users and groups. Unknown ones match nobody, and are told as warnings.
-    pub fn compile(
-        grants: &[GrantConfig],
-        names: &BTreeMap<BackendName, KeyRef>,
-    ) -> (Self, Vec<String>) {
+    pub fn compile(grants: &[GrantConfig], names: &BTreeMap<BackendName, KeyRef>) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
         let rules = grants
             .iter()
@@ -79,7 +76,9 @@ impl Grants {
             KeyRef::InBackend { backend, key } => self.names(backend, key),
             KeyRef::Configured(name) => {
                 let mut names = match self.names.get(name) {
-                    Some(member @ (KeyRef::InBackend { .. } | KeyRef::Address(_))) => self.names_as_asked(member).0,
+                    Some(member @ (KeyRef::InBackend { .. } | KeyRef::Address(_))) => {
+                        self.names_as_asked(member).0
+                    }
                     Some(KeyRef::Configured(_)) | None => Vec::new(),
                 };
                 if !names.contains(&name.to_string()) {
@@ -135,7 +134,12 @@ impl Grants {
     }
 
     /// Whether a caller may do something with every key of a backend, and so may be told which there are not.
-    pub fn allow_whole_backend(&self, caller: &Identity, operation: Operations, backend: &BackendName) -> bool {
+    pub fn allow_whole_backend(
+        &self,
+        caller: &Identity,
+        operation: Operations,
+        backend: &BackendName,
+    ) -> bool {
         let all = format!("{backend}/*");
         self.rules.iter().any(|rule| {
             rule.config.operations.intersects(operation)
@@ -198,7 +202,12 @@ impl fmt::Display for KeyNames {
 }
 
 /// What a caller is told who may not do something. It is the same whether or not there is such a key.
-pub fn denied(caller: &str, operation: Operations, asked: &str, algorithm: Option<SignatureAlgorithm>) -> Error {
+pub fn denied(
+    caller: &str,
+    operation: Operations,
+    asked: &str,
+    algorithm: Option<SignatureAlgorithm>,
+) -> Error {
     let with = algorithm.map(|a| format!(" with {a}")).unwrap_or_default();
     Error::new(
         ErrorKind::Denied,

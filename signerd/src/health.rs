@@ -57,7 +57,10 @@ impl Board {
     /// The same for a name that is not known yet.
     pub(crate) fn watch_unknown(&self, name: &str) -> watch::Receiver<ServingStatus> {
         let mut board = self.lock();
-        board.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(ServingStatus::ServiceUnknown)).subscribe()
+        board
+            .entry(name.to_owned())
+            .or_insert_with(|| watch::Sender::new(ServingStatus::ServiceUnknown))
+            .subscribe()
     }
 
     /// Forgets names that no configuration has any more, and keys that nobody uses.
@@ -126,7 +129,10 @@ async fn check_backend(place: &Arc<Place>) -> Result<()> {
     }
     let signed_before = place.successes();
     match timeout(PATIENCE, async { place.backend()?.health().await }).await {
-        Ok(Err(e)) if matches!(e.kind(), ErrorKind::Busy { .. } | ErrorKind::TimedOut) && place.successes() > signed_before => {
+        Ok(Err(e))
+            if matches!(e.kind(), ErrorKind::Busy { .. } | ErrorKind::TimedOut)
+                && place.successes() > signed_before =>
+        {
             Ok(())
         }
         Ok(result) => result.map_err(|e| e.device(place.name())),

@@ -128,7 +128,13 @@ fn peer_groups(socket: RawFd) -> io::Result<Vec<u32>> {
         let mut len = (groups.len() * size_of::<u32>()) as libc::socklen_t;
         // SAFETY: `groups` is writable for `len` bytes, the kernel writes at most that many and says how many in `len`.
         let result = unsafe {
-            libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut len)
+            libc::getsockopt(
+                socket,
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
         };
         let count = len as usize / size_of::<u32>();
         if result == 0 {

@@ -33,7 +33,13 @@ pub(crate) struct Entry {
 const MAX_DECISIONS: usize = 32;
 
 impl Entry {
-    pub(crate) fn new(asked: &str, names: KeyNames, place: Arc<Place>, epoch: u64, signer: Arc<dyn Signer>) -> Self {
+    pub(crate) fn new(
+        asked: &str,
+        names: KeyNames,
+        place: Arc<Place>,
+        epoch: u64,
+        signer: Arc<dyn Signer>,
+    ) -> Self {
         let signer = compose::signer(&place, signer);
         Self {
             asked: asked.into(),
@@ -83,7 +89,9 @@ impl Entry {
 
     fn allowed(&self, grants: &Grants, caller: &Arc<Identity>) -> AlgorithmSet {
         let mut decisions = lock(&self.decisions);
-        if let Some((_, allowed)) = decisions.iter().rev().find(|(c, _)| Arc::ptr_eq(c, caller) || c == caller) {
+        if let Some((_, allowed)) =
+            decisions.iter().rev().find(|(c, _)| Arc::ptr_eq(c, caller) || c == caller)
+        {
             return *allowed;
         }
         let allowed = grants.algorithms(caller, &self.names);

@@ -30,10 +30,12 @@ pub(crate) struct StateLock {
 
 /// Makes the state folder and takes it.
 pub(crate) fn lock_state(state: &Path) -> Result<StateLock, Refused> {
-    make_private_folder(state).map_err(refused(format!("the state folder {} cannot be made", state.display())))?;
+    make_private_folder(state)
+        .map_err(refused(format!("the state folder {} cannot be made", state.display())))?;
     let path = state.join("lock");
-    let file = lock(&path)?
-        .map_err(|pid| Refused(format!("the state folder {} belongs to {}", state.display(), another(pid))))?;
+    let file = lock(&path)?.map_err(|pid| {
+        Refused(format!("the state folder {} belongs to {}", state.display(), another(pid)))
+    })?;
     Ok(StateLock { _file: file })
 }
 
@@ -125,7 +127,9 @@ fn from_systemd() -> Result<Option<UnixListener>, Refused> {
         return Ok(None);
     }
     if fds.len() > 1 {
-        return Err(Refused("systemd hands over more than one socket: signerd.socket has one ListenStream=".into()));
+        return Err(Refused(
+            "systemd hands over more than one socket: signerd.socket has one ListenStream=".into(),
+        ));
     }
     let failed = "the socket from systemd cannot be used";
     let listener = fds
@@ -140,7 +144,8 @@ fn from_systemd() -> Result<Option<UnixListener>, Refused> {
 async fn bind(config: &Config) -> Result<Listening, Refused> {
     let path = &config.socket;
     let cannot = |e: io::Error| {
-        let advice = if e.kind() == io::ErrorKind::PermissionDenied { "; choose another with --socket" } else { "" };
+        let advice =
+            if e.kind() == io::ErrorKind::PermissionDenied { "; choose another with --socket" } else { "" };
         Refused(format!("the daemon cannot listen on {}: {e}{advice}", path.display()))
     };
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
@@ -168,9 +173,12 @@ async fn bind(config: &Config) -> Result<Listening, Refused> {
     let _ = std::fs::remove_file(&unfinished);
     let listener = UnixListener::bind(&unfinished).map_err(cannot)?;
     let finish = || {
+        // As many callers at once as the system allows, instead of the runtime's default.
+        rustix::net::listen(&listener, 4096)?;
         if let Some(group) = &config.socket_group {
-            let gid = crate::identity::gid_of(group)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no group is called {group:?}")))?;
+            let gid = crate::identity::gid_of(group).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, format!("no group is called {group:?}"))
+            })?;
             chown(&unfinished, None, Some(gid))?;
         }
         std::fs::set_permissions(&unfinished, PermissionsExt::from_mode(config.socket_mode))?;
@@ -210,8 +218,8 @@ fn make_socket_folder(folder: &Path, config: &Config) -> io::Result<()> {
 /// A folder in which others may replace the socket is no place for it. (A sticky one, such as /tmp, is.)
 fn check_folder(folder: &Path) -> Result<(), Refused> {
     let shown = folder.display();
-    let metadata =
-        std::fs::metadata(folder).map_err(refused(format!("the socket's folder {shown} cannot be looked at")))?;
+    let metadata = std::fs::metadata(folder)
+        .map_err(refused(format!("the socket's folder {shown} cannot be looked at")))?;
     let foreign = metadata.uid() != 0 && metadata.uid() != rustix::process::geteuid().as_raw();
     let open = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
     if foreign || open {

@@ -96,13 +96,33 @@ impl Metrics {
             "From the decision that a request may be made to its answer",
             this.latency.clone(),
         );
-        registry.register("requests_in_flight", "Requests that wait for or are worked on by a backend", this.in_flight.clone());
-        registry.register("queue_limit", "How many of them there may be before others are answered BUSY", this.queue.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests that wait for or are worked on by a backend",
+            this.in_flight.clone(),
+        );
+        registry.register(
+            "queue_limit",
+            "How many of them there may be before others are answered BUSY",
+            this.queue.clone(),
+        );
         registry.register("backend_up", "1 when the backend's last health check went well", this.up.clone());
-        registry.register("driver_restarts", "How often a driver process was started again", this.restarts.clone());
+        registry.register(
+            "driver_restarts",
+            "How often a driver process was started again",
+            this.restarts.clone(),
+        );
         registry.register("connections", "Connections that are open", this.connections.clone());
-        registry.register("connections_refused", "Connections closed at once, because there were too many", this.refused.clone());
-        registry.register("message_bytes", "Bytes of long messages that are held in memory", this.memory.clone());
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, because there were too many",
+            this.refused.clone(),
+        );
+        registry.register(
+            "message_bytes",
+            "Bytes of long messages that are held in memory",
+            this.memory.clone(),
+        );
         if let Some(keys) = &this.keys {
             registry.register("key_signatures", "Signatures by key and outcome", keys.clone());
         }

@@ -1,8 +1,15 @@
 //! The Prometheus endpoint: `GET /metrics`, and nothing else.
 
-use std::{convert::Infallible, net::SocketAddr, sync::{Arc, atomic::Ordering::Relaxed}, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -45,10 +52,12 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listener: TcpListener) {
 
 fn respond(daemon: &Daemon, request: &Request<Incoming>) -> Response<String> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => match daemon.metrics.encode(&daemon.state(), daemon.memory.load(Relaxed)) {
-            Ok(text) => (StatusCode::OK, text),
-            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
-        },
+        (&Method::GET, "/metrics") => {
+            match daemon.metrics.encode(&daemon.state(), daemon.memory.load(Relaxed)) {
+                Ok(text) => (StatusCode::OK, text),
+                Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+            }
+        }
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "only GET is served\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "the metrics are at /metrics\n".to_owned()),
     };

@@ -53,7 +53,10 @@ pub(crate) struct Settings {
 pub(crate) enum Running {
     /// Nothing yet, or not any more; with the reason.
     Down(Error),
-    Up { backend: Arc<dyn Backend>, driver: Option<Arc<DriverBackend>> },
+    Up {
+        backend: Arc<dyn Backend>,
+        driver: Option<Arc<DriverBackend>>,
+    },
 }
 
 struct Trouble {
@@ -63,7 +66,12 @@ struct Trouble {
 }
 
 impl Place {
-    pub(crate) fn new(config: BackendConfig, settings: Settings, events: Events, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: BackendConfig,
+        settings: Settings,
+        events: Events,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let starting = Error::new(ErrorKind::DeviceGone, "the backend is being started").device(&config.name);
         let info = BackendInfo { kind: config.kind_name().to_owned(), ..BackendInfo::default() };
         Arc::new(Self {
@@ -243,7 +251,10 @@ impl Place {
     /// A request failed: its health is worth a look, when the device is the reason.
     pub(crate) fn failed(&self, error: &Error) {
         match error.kind() {
-            ErrorKind::DeviceGone | ErrorKind::PinRequired | ErrorKind::Locked | ErrorKind::WrongPin { .. } => {
+            ErrorKind::DeviceGone
+            | ErrorKind::PinRequired
+            | ErrorKind::Locked
+            | ErrorKind::WrongPin { .. } => {
                 self.wake.notify_one();
             }
             // The key that was opened is not there any more, or not the same.

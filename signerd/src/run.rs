@@ -71,7 +71,8 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     let daemon = Daemon::new(state, events, metrics);
     let mut watchers = Watchers::default();
     watchers.follow(&daemon);
-    let scraping = metrics_listener.map(|listener| tokio::spawn(metrics_server::serve(daemon.clone(), listener)));
+    let scraping =
+        metrics_listener.map(|listener| tokio::spawn(metrics_server::serve(daemon.clone(), listener)));
     let watchdog = tokio::spawn(feed_watchdog());
 
     let own = listening.is_own();
@@ -160,20 +161,17 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
         return;
     };
     match Config::read(&file, overrides) {
-        Err(faults) => tracing::error!("the configuration is not taken over, the one before goes on: {faults}"),
+        Err(faults) => {
+            tracing::error!("the configuration is not taken over, the one before goes on: {faults}")
+        }
         Ok(config) => {
             for warning in &config.warnings {
                 tracing::warn!("{warning}");
             }
             tell_what_needs_a_restart(&before.config, &config);
-            let state = make_state(
-                config,
-                before.generation + 1,
-                &before.places,
-                &daemon.events,
-                &daemon.metrics,
-            )
-            .await;
+            let state =
+                make_state(config, before.generation + 1, &before.places, &daemon.events, &daemon.metrics)
+                    .await;
             daemon.replace(state);
             watchers.follow(daemon);
             retire(&before, &daemon.state());

@@ -109,7 +109,7 @@ async fn connection(daemon: Arc<Daemon>, stream: UnixStream) {
     let served = http2(&daemon).serve_connection(io, Dispatch::new(&daemon, caller.clone()));
     let mut served = std::pin::pin!(served);
     let mut stopping = daemon.stopping.subscribe();
-    let mut told = false;
+    let (mut told, mut greeted) = (false, false);
     let mut handshake = std::pin::pin!(tokio::time::sleep(HANDSHAKE));
     let result = loop {
         tokio::select! {
@@ -118,9 +118,13 @@ async fn connection(daemon: Arc<Daemon>, stream: UnixStream) {
                 told = true;
                 served.as_mut().graceful_shutdown();
             }
-            () = &mut handshake, if !began.load(Relaxed) => {
-                tracing::debug!(%caller, "closed: it has not begun to speak HTTP/2");
-                break Ok(());
+            () = &mut handshake, if !greeted => {
+                // A guard of select! is looked at once, when the wait begins: only now is it known.
+                greeted = true;
+                if !began.load(Relaxed) {
+                    tracing::debug!(%caller, "closed: it has not begun to speak HTTP/2");
+                    break Ok(());
+                }
             }
         }
     };
@@ -156,7 +160,11 @@ struct Greeting {
 const PREFACE: usize = 24 + 9;
 
 impl AsyncRead for Greeting {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if self.received < PREFACE {
@@ -207,8 +215,10 @@ impl Dispatch {
     fn new(daemon: &Arc<Daemon>, caller: Arc<Identity>) -> Self {
         let max = daemon.state().config.limits.max_message + AROUND_MESSAGE;
         Self {
-            signer: SignerServiceServer::new(Service { daemon: daemon.clone() }).max_decoding_message_size(max),
-            health: HealthServer::new(HealthService { daemon: daemon.clone() }).max_decoding_message_size(AROUND_MESSAGE),
+            signer: SignerServiceServer::new(Service { daemon: daemon.clone() })
+                .max_decoding_message_size(max),
+            health: HealthServer::new(HealthService { daemon: daemon.clone() })
+                .max_decoding_message_size(AROUND_MESSAGE),
             daemon: daemon.clone(),
             caller,
         }
@@ -252,7 +262,8 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
 
 /// Whether a call changes something, so that nobody knows how it ended when its time is over.
 fn is_change(path: &str) -> bool {
-    const CHANGES: [&str; 6] = ["CreateKey", "ImportKey", "DeleteKey", "RotateKey", "StoreCertificate", "Unlock"];
+    const CHANGES: [&str; 6] =
+        ["CreateKey", "ImportKey", "DeleteKey", "RotateKey", "StoreCertificate", "Unlock"];
     path.rsplit('/').next().is_some_and(|method| CHANGES.contains(&method))
 }
 

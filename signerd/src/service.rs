@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use signer_core::{Digest, Error, ErrorKind, Input, Result, SignRequest, Signature, SignatureAlgorithm, Signer};
+use signer_core::{
+    Digest, Error, ErrorKind, Input, Result, SignRequest, Signature, SignatureAlgorithm, Signer,
+};
 use signerd_api::{pb, status_from_error};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{call::Call, compose::Policed, state::{Daemon, State}};
+use crate::{
+    call::Call,
+    compose::Policed,
+    state::{Daemon, State},
+};
 
 mod changes;
 mod health_service;
@@ -175,8 +181,10 @@ fn to_request(state: &State, algorithm: SignatureAlgorithm, wanted: Wanted) -> R
         Wanted::Message(message) => SignRequest::new(algorithm, Input::Message(message)),
         Wanted::Digest(bytes) => match algorithm.prehash() {
             Some(hash) => SignRequest::digest(algorithm, Digest::new(hash, &bytes)?),
-            None => Err(Error::bad_request(format!("{algorithm} signs the message itself, not a digest of it"))
-                .next("send the message")),
+            None => {
+                Err(Error::bad_request(format!("{algorithm} signs the message itself, not a digest of it"))
+                    .next("send the message"))
+            }
         },
     }
 }

@@ -91,7 +91,11 @@ fn driver_config(config: &BackendConfig, table: &DriverTable, queue: usize) -> R
 /// Where a driver program is: its path, or for a name alone beside the daemon's own program, then in `PATH`.
 pub(crate) fn find_program(program: &Path) -> Result<PathBuf> {
     if program.components().count() > 1 {
-        return if program.is_file() { Ok(program.to_owned()) } else { Err(missing(program, "it is not there")) };
+        return if program.is_file() {
+            Ok(program.to_owned())
+        } else {
+            Err(missing(program, "it is not there"))
+        };
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(program)));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -104,6 +108,9 @@ pub(crate) fn find_program(program: &Path) -> Result<PathBuf> {
 }
 
 fn missing(program: &Path, why: &str) -> Error {
-    Error::new(ErrorKind::DeviceGone, format!("the driver program {} cannot be started: {why}", program.display()))
-        .next("install it beside signerd, or set program in the [[backend]] table")
+    Error::new(
+        ErrorKind::DeviceGone,
+        format!("the driver program {} cannot be started: {why}", program.display()),
+    )
+    .next("install it beside signerd, or set program in the [[backend]] table")
 }

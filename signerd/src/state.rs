@@ -97,7 +97,12 @@ impl State {
     }
 
     /// A key that a caller may do something with. Whoever may not is told the same whether or not there is the key.
-    pub(crate) async fn key(&self, caller: &Arc<Identity>, operation: Operations, asked: &str) -> Result<Arc<Entry>> {
+    pub(crate) async fn key(
+        &self,
+        caller: &Arc<Identity>,
+        operation: Operations,
+        asked: &str,
+    ) -> Result<Arc<Entry>> {
         let entry = match self.keys.fresh(asked) {
             Some(entry) => entry,
             None => self.open(caller, operation, asked).await?,
@@ -156,7 +161,11 @@ impl State {
                 Ok(entry)
             }
             // Who may not use the key by this name is not told that there is none.
-            Err(e) if e.kind() == ErrorKind::NotFound && !open_to_caller => {
+            Err(e)
+                if e.kind() == ErrorKind::NotFound
+                    && !open_to_caller
+                    && !self.may_search(caller, operation, &reference) =>
+            {
                 Err(self.denied(caller, operation, asked, None).await)
             }
             Err(e) => Err(e.key(asked)),
@@ -176,7 +185,8 @@ impl State {
             KeyRef::Address(address) => {
                 let kind = address.backend_kind();
                 let places = self.places.values().filter(|p| {
-                    let open = within.is_none_or(|(caller, op)| self.grants.allow_backend(caller, op, p.name()));
+                    let open =
+                        within.is_none_or(|(caller, op)| self.grants.allow_backend(caller, op, p.name()));
                     open && [kind, "driver"].contains(&p.kind())
                 });
                 (places.cloned().collect(), KeySelector::Address(address))
@@ -243,6 +253,17 @@ impl State {
                 key.as_id().is_some() && self.grants.allow_backend(caller, operation, backend)
             }
             KeyRef::Address(_) => self.grants.allow_anything(caller, operation),
+            KeyRef::Configured(_) => false,
+        }
+    }
+
+    /// Whether a caller may be told that there is no such key: who may use every key of the backends in question.
+    fn may_search(&self, caller: &Identity, operation: Operations, reference: &KeyRef) -> bool {
+        let whole = |backend| self.grants.allow_whole_backend(caller, operation, backend);
+        match reference {
+            KeyRef::InBackend { backend, .. } => whole(backend),
+            // It could have been in any of them.
+            KeyRef::Address(_) => self.places.keys().all(whole),
             KeyRef::Configured(_) => false,
         }
     }

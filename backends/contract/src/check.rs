@@ -50,6 +50,7 @@ macro_rules! with_every_check {
             pins::a_missing_pin_is_asked_for
             pins::a_wrong_pin_is_tried_once
             pins::a_wrong_unlock_is_tried_once
+            pins::an_unlock_while_open_is_no_trap
             restart::keys_survive_a_restart
         }
     };

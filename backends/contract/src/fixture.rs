@@ -54,6 +54,9 @@ pub struct Profile {
     pub identifiers: bool,
     /// Whether it knows keys by an address of another world (`pkcs11:…`).
     pub addresses: bool,
+    /// Whether a key with an address that fits nowhere is `Denied` instead of `NotFound`: a daemon cannot tell which
+    /// grant it would need.
+    pub denies_unknown_addresses: bool,
     /// Whether it can be configured without a PIN or with a wrong one: [`Fixture::restart`] then honours [`PinSetup`].
     pub pins: bool,
     /// How many keys the check of many keys makes.
@@ -81,6 +84,7 @@ impl Profile {
             ],
             identifiers: true,
             addresses: true,
+            denies_unknown_addresses: false,
             pins: true,
             many_keys: 1000,
             open_within: Duration::from_secs(1),

@@ -19,7 +19,7 @@ use crate::{
     raw::Template,
     select,
     token::{Need, Token},
-    token_info::{TokenInfo, text, version},
+    token_info::{text, version},
 };
 
 /// For so long, further pages of a list are cut from what was read for the first one.
@@ -66,7 +66,7 @@ impl Pkcs11Backend {
 
     fn describe_now(&self) -> Result<BackendInfo> {
         self.token.with(Need::Token, |inside| {
-            let info = TokenInfo::read(&self.token.module, inside.live.info.slot)?;
+            let info = self.token.info(inside.live.info.slot)?;
             let library = self.token.module.info()?;
             let mut described = BackendInfo {
                 kind: "pkcs11".to_owned(),
@@ -124,7 +124,7 @@ impl Pkcs11Backend {
 
     fn health_now(&self) -> Result<()> {
         self.token.with(Need::Login, |inside| {
-            TokenInfo::read(&self.token.module, inside.live.info.slot)?;
+            self.token.info(inside.live.info.slot)?;
             let keys = Template::of(sys::CKO_PRIVATE_KEY);
             if self.token.module.find(inside.session, &keys, 1)?.is_empty() {
                 let gone = Error::new(

@@ -36,7 +36,7 @@ impl Pkcs11Backend {
         self.token.with(Need::Login, |inside| {
             if !inside.live.has_mechanism(key_pair_mechanism(request.key_type)) {
                 let what = format!("generate {} keys", request.key_type);
-                return Err(Error::unsupported(what, "the token").next(self.what_it_makes(inside)).into());
+                return Err(Error::unsupported(what, "the token").next(what_it_makes(inside)).into());
             }
             inside.check_login()?;
             // An identifier out of nowhere is nobody's.
@@ -48,13 +48,13 @@ impl Pkcs11Backend {
             known(inside, &mark, private, half())
         })
     }
+}
 
-    fn what_it_makes(&self, inside: &Inside<'_>) -> String {
-        let mut info = BackendInfo::default();
-        abilities(inside, &mut info);
-        let names: Vec<_> = info.generates.iter().map(|t| t.name()).collect();
-        format!("it generates {}", names.join(", "))
-    }
+fn what_it_makes(inside: &Inside<'_>) -> String {
+    let mut info = BackendInfo::default();
+    abilities(inside, &mut info);
+    let names: Vec<_> = info.generates.iter().map(|t| t.name()).collect();
+    format!("it generates {}", names.join(", "))
 }
 
 /// The outer error is one of ours, before anything was asked of the token.

@@ -64,6 +64,8 @@ fn store(inside: &Inside<'_>, mark: &Mark, public: &[Part], secrets: &[Part]) ->
     })
 }
 
+const TRIAL: &[u8] = b"signerd: does this key sign?";
+
 /// Signs something and verifies it: tokens do not check that what they were given is a key.
 fn prove(inside: &Inside<'_>, private: Object, half: &PublicKey) -> Result<(), Fault> {
     let key_type = half.key_type();
@@ -71,7 +73,6 @@ fn prove(inside: &Inside<'_>, private: Object, half: &PublicKey) -> Result<(), F
         .first()
         .copied()
         .ok_or_else(|| Error::unsupported(format_args!("sign with {key_type} keys"), "the token"))?;
-    const TRIAL: &[u8] = b"signerd: does this key sign?";
     let input = match algorithm.prehash() {
         Some(hash) => Input::Digest(Digest::of(hash, TRIAL)),
         None => Input::Message(TRIAL.into()),
@@ -194,21 +195,18 @@ fn secrets(key: &PrivateKey) -> Result<Vec<Part>> {
         }
         return Ok(forms);
     }
-    let scalar = match key_type.ecdsa_field_len() {
-        Some(len) => {
-            let sec1 = sec1::EcPrivateKey::from_der(inner).map_err(malformed)?;
-            let start = len.checked_sub(sec1.private_key.len());
-            let start =
-                start.ok_or_else(|| Error::bad_request("the private key is longer than its curve allows"))?;
-            let mut padded = Zeroizing::new(vec![0; len]);
-            padded[start..].copy_from_slice(sec1.private_key);
-            padded
-        }
+    let scalar = if let Some(len) = key_type.ecdsa_field_len() {
+        let sec1 = sec1::EcPrivateKey::from_der(inner).map_err(malformed)?;
+        let start = len.checked_sub(sec1.private_key.len());
+        let start =
+            start.ok_or_else(|| Error::bad_request("the private key is longer than its curve allows"))?;
+        let mut padded = Zeroizing::new(vec![0; len]);
+        padded[start..].copy_from_slice(sec1.private_key);
+        padded
+    } else {
         // RFC 8410 section 7: an OCTET STRING in the OCTET STRING.
-        None => {
-            let seed = <&OctetStringRef>::from_der(inner).map_err(malformed)?;
-            Zeroizing::new(seed.as_bytes().to_vec())
-        }
+        let seed = <&OctetStringRef>::from_der(inner).map_err(malformed)?;
+        Zeroizing::new(seed.as_bytes().to_vec())
     };
     Ok(curve_parameters(key_type)?
         .iter()

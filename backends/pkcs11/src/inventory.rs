@@ -46,7 +46,7 @@ pub(crate) fn all(inside: &Inside<'_>) -> Result<Vec<KeyInfo>, Fault> {
         match described {
             Ok(info) => keys.push(info),
             Err(reason) => {
-                tracing::debug!(key = key.mark.describe(), %reason, "a key is left out of the list")
+                tracing::debug!(key = key.mark.describe(), %reason, "a key is left out of the list");
             }
         }
     }

@@ -13,12 +13,14 @@ use crate::{
     inventory, login,
     mechanism::Prepared,
     objects::{Mark, PrivateObject, not_found},
-    raw::Object,
+    raw::{Failure, Object},
     token::{Inside, Need, Token},
 };
 
 /// A token may give more than belongs there: seen, not cut off.
 const SLACK: usize = 64;
+/// Shorter messages are never the reason for an error.
+const ANY_TOKEN_TAKES: usize = 1024;
 
 /// A key that was opened.
 pub(crate) struct Key {
@@ -70,12 +72,14 @@ impl Key {
         if self.always_authenticate {
             login::for_one_operation(
                 inside.token,
-                &inside.live.info,
+                inside.live.info.slot,
                 inside.session,
                 &self.info.name.to_string(),
             )?;
         }
-        let raw = module.sign(inside.session, &prepared.data, prepared.signature_len() + SLACK)?;
+        let raw = module
+            .sign(inside.session, &prepared.data, prepared.signature_len() + SLACK)
+            .map_err(|failure| too_long(failure, prepared.data.len()))?;
         Ok(prepared.finish(raw)?)
     }
 
@@ -119,6 +123,25 @@ impl Key {
     fn forget_place(&self) {
         *self.place() = None;
     }
+}
+
+/// A token that has to take a whole message in may have no room for it; otherwise these codes mean something else.
+fn too_long(failure: Failure, len: usize) -> Fault {
+    let full = [
+        sys::CKR_TOKEN_RESOURCE_EXCEEDED,
+        sys::CKR_DEVICE_MEMORY,
+        sys::CKR_DATA_LEN_RANGE,
+        sys::CKR_HOST_MEMORY,
+    ];
+    if len <= ANY_TOKEN_TAKES || !full.contains(&failure.code) {
+        return failure.into();
+    }
+    let vendor = Error::from(failure);
+    Fault::Abandoned(
+        Error::bad_request(format!("the token has no room for a message of {len} bytes"))
+            .vendor(vendor.vendor_code().unwrap_or_default())
+            .next("use a key whose algorithm signs a digest, such as ECDSA"),
+    )
 }
 
 impl Signer for Key {

@@ -27,6 +27,7 @@ mod select;
 mod sessions;
 mod token;
 mod token_info;
+mod turn;
 
 pub use backend::Pkcs11Backend;
 pub use config::Pkcs11Config;

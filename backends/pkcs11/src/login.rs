@@ -6,52 +6,84 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use aws_lc_rs::{hmac, rand::SystemRandom};
 use cryptoki_sys as sys;
 use signer_core::{Error, ErrorKind, Pin, PinOutcome, PinPrompt};
-use sys::{CK_RV, CK_USER_TYPE};
+use sys::{CK_RV, CK_SLOT_ID, CK_USER_TYPE};
 
-use crate::{fault::Fault, raw::Session, token::Token, token_info::TokenInfo};
+use crate::{fault::Fault, raw::Session, token::Token, token_info::TokenInfo, turn::Turn};
 
 /// Logs the user in, once for all sessions of this process.
-pub(crate) fn user(token: &Token, info: &TokenInfo, session: Session) -> Result<(), Fault> {
-    leased(token, info, session, sys::CKU_USER, None)
+pub(crate) fn user(token: &Token, slot: CK_SLOT_ID, session: Session) -> Result<(), Fault> {
+    leased(token, slot, session, sys::CKU_USER, None)
 }
 
 /// Logs in for one operation, which is under way in this session (CKA_ALWAYS_AUTHENTICATE). When it fails the operation
 /// is still under way, so the session is of no more use.
 pub(crate) fn for_one_operation(
     token: &Token,
-    info: &TokenInfo,
+    slot: CK_SLOT_ID,
     session: Session,
     key: &str,
 ) -> Result<(), Fault> {
-    leased(token, info, session, sys::CKU_CONTEXT_SPECIFIC, Some(key)).map_err(|fault| match fault {
+    leased(token, slot, session, sys::CKU_CONTEXT_SPECIFIC, Some(key)).map_err(|fault| match fault {
         Fault::Answer(error) => Fault::Abandoned(error),
         other => other,
     })
 }
 
-/// Logs the user in with a PIN that somebody gave just now.
+/// Logs the user in with a PIN that somebody gave just now. Where the user is logged in already, another PIN than that of
+/// the login is refused, without a try: it could only be tried by giving up the login that others sign with.
 pub(crate) fn with_pin(
     token: &Token,
-    info: &TokenInfo,
+    slot: CK_SLOT_ID,
     session: Session,
     pin: &Pin,
     use_last_try: bool,
 ) -> Result<(), Fault> {
-    let info = TokenInfo::read(&token.module, info.slot)?;
+    let info = token.info(slot)?;
+    let state = token.module.session_info(session)?.state;
+    if [sys::CKS_RO_USER_FUNCTIONS, sys::CKS_RW_USER_FUNCTIONS].contains(&state)
+        && let Some(mark) = &*token.opened_with()
+    {
+        return if mark.fits(pin) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::WrongPin { tries_left: None }, "the token is open with another PIN")
+                .next("this one was not tried; give the right one")
+                .into())
+        };
+    }
     attempt(token, &info, session, sys::CKU_USER, Some(pin), use_last_try).map_err(|refusal| refusal.fault)
+}
+
+/// What is kept of the PIN of a login: enough to know it again, nothing to log in with.
+pub(crate) struct PinMark {
+    key: hmac::Key,
+    tag: hmac::Tag,
+}
+
+impl PinMark {
+    fn of(pin: &Pin) -> Option<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
+        let tag = hmac::sign(&key, pin.expose().as_bytes());
+        Some(Self { key, tag })
+    }
+
+    fn fits(&self, pin: &Pin) -> bool {
+        hmac::verify(&self.key, pin.expose().as_bytes(), self.tag.as_ref()).is_ok()
+    }
 }
 
 fn leased(
     token: &Token,
-    info: &TokenInfo,
+    slot: CK_SLOT_ID,
     session: Session,
     user: CK_USER_TYPE,
     key: Option<&str>,
 ) -> Result<(), Fault> {
     // Another process may have used up tries since this was read first.
-    let info = TokenInfo::read(&token.module, info.slot)?;
+    let info = token.info(slot)?;
     if info.is(sys::CKF_PROTECTED_AUTHENTICATION_PATH) {
         return attempt(token, &info, session, user, None, true).map_err(|refusal| refusal.fault);
     }
@@ -102,7 +134,16 @@ fn attempt(
                 .next("if you are sure of the PIN, give it with `signer keys unlock --use-last-try`"),
         ));
     }
-    let Err(failure) = token.module.login(session, user, pin.map(Pin::expose)) else { return Ok(()) };
+    let done = {
+        let _turn = (user == sys::CKU_USER).then(|| Turn::take(&token.path));
+        token.module.login(session, user, pin.map(Pin::expose))
+    };
+    let Err(failure) = done else {
+        if user == sys::CKU_USER {
+            *token.opened_with() = pin.and_then(PinMark::of);
+        }
+        return Ok(());
+    };
     if failure.code == sys::CKR_USER_ALREADY_LOGGED_IN {
         return Ok(());
     }
@@ -111,7 +152,7 @@ fn attempt(
     }
     let mut error = Error::from(failure);
     if let ErrorKind::WrongPin { .. } = error.kind() {
-        let after = TokenInfo::read(&token.module, info.slot).ok();
+        let after = token.info(info.slot).ok();
         let tries_left =
             after.and_then(|i| if i.is(sys::CKF_USER_PIN_LOCKED) { Some(0) } else { i.tries_left() });
         let vendor = error.vendor_code().unwrap_or_default().to_owned();

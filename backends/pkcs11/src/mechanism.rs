@@ -48,13 +48,12 @@ impl<'a> Prepared<'a> {
     /// Bytes of the signature as the token gives it.
     pub(crate) fn signature_len(&self) -> usize {
         match self.key_type {
-            KeyType::EcdsaP256 => 2 * 32,
             KeyType::EcdsaP384 => 2 * 48,
             KeyType::EcdsaP521 => 2 * 66,
             KeyType::Rsa2048 => 256,
             KeyType::Rsa3072 => 384,
             KeyType::Rsa4096 => 512,
-            KeyType::Ed25519 => 64,
+            KeyType::EcdsaP256 | KeyType::Ed25519 => 64,
             // FIPS 204 table 2.
             KeyType::MlDsa44 => 2420,
             KeyType::MlDsa65 => 3309,

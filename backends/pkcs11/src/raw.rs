@@ -46,7 +46,10 @@ pub(crate) struct Module {
 macro_rules! call {
     ($module:expr, $function:ident ( $($argument:expr),* $(,)? )) => {
         match $module.functions.$function {
-            Some(function) => outcome(stringify!($function), unsafe { function($($argument),*) }),
+            Some(function) => {
+                // SAFETY: as said where the macro is used.
+                outcome(stringify!($function), unsafe { function($($argument),*) })
+            }
             None => Err(Failure { code: sys::CKR_FUNCTION_NOT_SUPPORTED, function: stringify!($function) }),
         }
     };

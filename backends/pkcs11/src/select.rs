@@ -8,7 +8,7 @@ use signer_core::{Address, Error, ErrorKind, KeySelector, Pkcs11Uri, Result};
 use crate::{
     fault::Fault,
     objects::{Mark, PrivateObject, not_found},
-    raw::Template,
+    raw::{Failure, Template},
     token::{Inside, Live},
 };
 
@@ -84,7 +84,13 @@ fn only(
     mut found: Vec<PrivateObject>,
 ) -> Result<PrivateObject, Fault> {
     match found.len() {
-        0 => Err(missing(inside, not_found(selector).key(selector))?),
+        0 => {
+            let error = not_found(selector).key(selector);
+            if is_empty(inside)? && !inside.token.doubted.swap(true, Relaxed) {
+                return Err(Fault::Absent(error));
+            }
+            Err(missing(inside, error)?)
+        }
         1 => Ok(found.remove(0)),
         n => {
             let names: Vec<_> = found.iter().take(10).map(|key| key.mark.describe()).collect();
@@ -99,8 +105,14 @@ fn only(
 /// Nothing was found. If there were keys and there are none at all now, it may be the token that is missing.
 pub(crate) fn missing(inside: &Inside<'_>, error: Error) -> Result<Fault, Fault> {
     inside.check_login()?;
-    if inside.live.seen_keys.load(Relaxed) && inside.find(&Template::of(sys::CKO_PRIVATE_KEY))?.is_empty() {
+    if inside.live.seen_keys.load(Relaxed) && is_empty(inside)? {
         return Ok(Fault::Absent(error));
     }
     Ok(Fault::Answer(error))
+}
+
+fn is_empty(inside: &Inside<'_>) -> Result<bool, Failure> {
+    inside.check_login()?;
+    let keys = Template::of(sys::CKO_PRIVATE_KEY);
+    Ok(inside.token.module.find(inside.session, &keys, 1)?.is_empty())
 }

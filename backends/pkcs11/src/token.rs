@@ -6,34 +6,31 @@
 //! held, never while a write lock is.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use cryptoki_sys as sys;
-use signer_core::{Error, ErrorKind, Event, EventSink, Pin, PinSource, Result};
+use signer_core::{Error, ErrorKind, EventSink, Pin, PinSource, Result};
 use sys::CK_MECHANISM_TYPE;
 
 use crate::{
     codes::{self, Action},
     config::{Pkcs11Config, Wanted},
     fault::Fault,
-    login,
-    raw::{Failure, Module, Session, Template},
+    login::{self, PinMark},
+    raw::{Failure, Module, Session},
     sessions::Sessions,
     token_info::TokenInfo,
+    turn::Turn,
 };
 
-/// While a connection cannot be made, it is tried so often at most.
-const RETRY: Duration = Duration::from_millis(150);
-/// The longest time between two initialisations that did not help.
-const LONGEST_RETRY: Duration = Duration::from_millis(600);
-/// After so many initialisations in a row that did not help, and so much time, only another process can.
-const HOPELESS: (u32, Duration) = (8, Duration::from_secs(30));
+mod connect;
+
+use connect::Mender;
 
 /// What a piece of work needs to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +51,8 @@ pub(crate) struct Token {
     /// Nothing in it may be changed.
     pub(crate) read_only: bool,
     pub(crate) module: Module,
+    /// Where the module was loaded from.
+    pub(crate) path: PathBuf,
     pub(crate) pins: Arc<dyn PinSource>,
     wanted: Wanted,
     live: RwLock<Option<Live>>,
@@ -61,6 +60,11 @@ pub(crate) struct Token {
     epochs: AtomicU64,
     /// Initialisations in a row after which work still failed.
     useless: AtomicU32,
+    /// The token was found without any key although somebody named one, and was looked at again: a module that read the
+    /// token's files while another process wrote them takes it for empty (SoftHSM).
+    pub(crate) doubted: AtomicBool,
+    /// The PIN of the last login, to be known again.
+    opened_with: Mutex<Option<PinMark>>,
     sinks: Mutex<Vec<EventSink>>,
     pub(crate) last_resort: Option<LastResort>,
 }
@@ -82,16 +86,6 @@ impl Live {
     pub(crate) fn has_mechanism(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         self.mechanisms.binary_search(&mechanism).is_ok()
     }
-}
-
-#[derive(Default)]
-struct Mender {
-    initialized: bool,
-    /// When connecting failed last, and why.
-    failed: Option<(Instant, Error)>,
-    initialized_at: Option<Instant>,
-    /// Since when nothing helps.
-    hopeless_since: Option<Instant>,
 }
 
 /// Where a piece of work is done: a connection, and a session of its own.
@@ -124,12 +118,15 @@ impl Token {
             backend,
             read_only: config.read_only,
             module,
+            path: config.module.clone(),
             pins,
             wanted,
             live: RwLock::default(),
             mender: Mutex::default(),
             epochs: AtomicU64::new(1),
             useless: AtomicU32::new(0),
+            doubted: AtomicBool::new(false),
+            opened_with: Mutex::default(),
             sinks: Mutex::default(),
             last_resort: None,
         })
@@ -204,7 +201,7 @@ impl Token {
         for last in [false, true] {
             let entered = self.enter(Need::Token)?;
             let (epoch, anchor) = (entered.epoch, entered.sessions.anchor);
-            match login::with_pin(self, &entered.info, anchor, pin, use_last_try) {
+            match login::with_pin(self, entered.info.slot, anchor, pin, use_last_try) {
                 Ok(()) => return self.logged_in(&entered).map_err(|failure| self.about(failure.into())),
                 // What the module knows may be old.
                 Err(Fault::Module(failure))
@@ -218,6 +215,17 @@ impl Token {
             }
         }
         Err(self.about(Error::new(ErrorKind::DeviceGone, "the token went away just now")))
+    }
+
+    /// The PIN of the last login.
+    pub(crate) fn opened_with(&self) -> MutexGuard<'_, Option<PinMark>> {
+        self.opened_with.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the token says of itself now.
+    pub(crate) fn info(&self, slot: sys::CK_SLOT_ID) -> Result<TokenInfo, Failure> {
+        let _turn = Turn::take(&self.path);
+        TokenInfo::read(&self.module, slot)
     }
 
     /// Calls `sink` when the token goes away and when it is back.
@@ -256,203 +264,6 @@ impl Token {
 
     fn writable(&self, info: &TokenInfo) -> bool {
         !self.read_only && !info.is(sys::CKF_WRITE_PROTECTED)
-    }
-
-    /// Makes a connection that serves the need, if nobody else has meanwhile.
-    fn connect(&self, need: Need) -> Result<()> {
-        let mut mender = self.mender();
-        if self
-            .live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .is_some_and(|live| live.serves(need))
-        {
-            return Ok(());
-        }
-        if let Some((when, error)) = &mender.failed
-            && when.elapsed() < RETRY
-        {
-            return Err(error.clone());
-        }
-        let error = match self.connect_now(&mut mender, need) {
-            Ok(()) => {
-                if mender.failed.take().is_some() {
-                    tracing::info!(backend = self.backend, "the token can be used again");
-                    self.tell(&Event::Up);
-                }
-                mender.hopeless_since = None;
-                return Ok(());
-            }
-            // The token is there; it is the login that fails.
-            Err(Fault::Answer(error)) => return Err(self.about(error)),
-            Err(Fault::Module(failure)) => {
-                self.nothing_helps(&mut mender);
-                Error::from(failure)
-            }
-            Err(Fault::Absent(error) | Fault::Abandoned(error)) => error,
-        };
-        let error = self.about(error);
-        if mender.failed.is_none() {
-            tracing::warn!(backend = self.backend, "{error}");
-            self.tell(&Event::Down(error.clone()));
-        }
-        mender.failed = Some((Instant::now(), error.clone()));
-        Err(error)
-    }
-
-    fn connect_now(&self, mender: &mut Mender, need: Need) -> Result<(), Fault> {
-        let fresh = !mender.initialized;
-        match self.attach(mender, need) {
-            Ok(()) => Ok(()),
-            Err(fault @ (Fault::Answer(_) | Fault::Abandoned(_))) => Err(fault),
-            Err(fault) if fresh => Err(fault),
-            // What the module knows may be old.
-            Err(_) => {
-                self.finalize(mender);
-                self.attach(mender, need)
-            }
-        }
-    }
-
-    fn attach(&self, mender: &mut Mender, need: Need) -> Result<(), Fault> {
-        self.initialize(mender)?;
-        let mut live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        if live.is_none() {
-            drop(live);
-            let made = self.open()?;
-            // Nobody waits for the lock for long: whoever is inside the module is here because there is no connection.
-            *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
-            live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        }
-        if let Some(live) = live.as_ref()
-            && !live.serves(need)
-        {
-            login::user(self, &live.info, live.sessions.anchor)?;
-            self.logged_in(live)?;
-        }
-        Ok(())
-    }
-
-    /// Finds the token and opens the anchor session.
-    fn open(&self) -> Result<Live, Fault> {
-        let info = TokenInfo::find(&self.module, &self.wanted)?;
-        let mut mechanisms = self.module.mechanisms(info.slot)?;
-        mechanisms.sort_unstable();
-        let anchor = self.module.open_session(info.slot, self.writable(&info))?;
-        tracing::debug!(backend = self.backend, token = info.name(), "connected");
-        let needs_login = info.is(sys::CKF_LOGIN_REQUIRED);
-        let live = Live {
-            epoch: self.epochs.fetch_add(1, Ordering::Relaxed),
-            info,
-            mechanisms,
-            sessions: Sessions::new(anchor),
-            logged_in: AtomicBool::new(false),
-            seen_keys: AtomicBool::new(false),
-        };
-        if !needs_login {
-            self.logged_in(&live)?;
-        }
-        Ok(live)
-    }
-
-    /// Notes that private keys can be seen, and whether there are any: a token that goes away often looks like an empty
-    /// one.
-    fn logged_in(&self, live: &Live) -> Result<(), Failure> {
-        let keys = Template::of(sys::CKO_PRIVATE_KEY);
-        let any = !self.module.find(live.sessions.anchor, &keys, 1)?.is_empty();
-        live.seen_keys.store(any, Ordering::Relaxed);
-        live.logged_in.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Initialises the module if it is not. Several processes that start on one token get in each other's way
-    /// (SoftHSM: CKR_GENERAL_ERROR), so it is tried again after short pauses.
-    fn initialize(&self, mender: &mut Mender) -> Result<(), Fault> {
-        if mender.initialized {
-            return Ok(());
-        }
-        let pauses: &[u64] = if mender.initialized_at.is_some() { &[20] } else { &[10, 20, 40, 80, 160] };
-        let mut pauses = pauses.iter();
-        loop {
-            match self.module.initialize() {
-                Err(e) if e.code != sys::CKR_CRYPTOKI_ALREADY_INITIALIZED => match pauses.next() {
-                    Some(pause) => std::thread::sleep(Duration::from_millis(*pause)),
-                    None => return Err(e.into()),
-                },
-                _ => {
-                    mender.initialized = true;
-                    mender.initialized_at = Some(Instant::now());
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// C_Finalize, when nobody is inside the module any more.
-    fn finalize(&self, mender: &mut Mender) {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        *live = None;
-        if std::mem::take(&mut mender.initialized)
-            && let Err(failure) = self.module.finalize()
-        {
-            tracing::debug!(backend = self.backend, code = codes::name(failure.code), "C_Finalize failed");
-        }
-    }
-
-    /// Closes a connection, if it is still this one.
-    fn disconnect(&self, epoch: u64) {
-        let _mender = self.mender();
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = live.take_if(|live| live.epoch == epoch) {
-            let _ = self.module.close_all_sessions(old.info.slot);
-        }
-    }
-
-    /// Takes the module down if the connection is still this one. False when that was done so lately, and did not
-    /// help, that there is no sense in it.
-    fn reinitialise(&self, epoch: u64) -> bool {
-        let mut mender = self.mender();
-        let current =
-            self.live.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|live| live.epoch);
-        if current != Some(epoch) {
-            return true;
-        }
-        let useless = self.useless.load(Ordering::Relaxed);
-        let pause = (RETRY * (1 << useless.min(4))).min(LONGEST_RETRY);
-        if mender.initialized_at.is_some_and(|at| useless > 0 && at.elapsed() < pause) {
-            return false;
-        }
-        self.useless.fetch_add(1, Ordering::Relaxed);
-        self.finalize(&mut mender);
-        true
-    }
-
-    /// Counts an attempt that failed although the module was initialised for it; asks for another process after many.
-    fn nothing_helps(&self, mender: &mut Mender) {
-        let since = *mender.hopeless_since.get_or_insert_with(Instant::now);
-        let failures = self.useless.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures >= HOPELESS.0
-            && since.elapsed() >= HOPELESS.1
-            && let Some(last_resort) = &self.last_resort
-        {
-            tracing::warn!(
-                backend = self.backend,
-                "nothing in this process brings the token back: ending it"
-            );
-            mender.hopeless_since = None;
-            last_resort();
-        }
-    }
-
-    fn tell(&self, event: &Event) {
-        for sink in self.sinks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            sink(event.clone());
-        }
-    }
-
-    fn mender(&self) -> MutexGuard<'_, Mender> {
-        self.mender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

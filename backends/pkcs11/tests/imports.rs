@@ -1,4 +1,5 @@
 //! What comes into a token from outside: private keys, certificates, and what other programs leave out.
+#![allow(clippy::unwrap_used)] // tests may panic
 
 use signer_contract::{Material, make_private_key, self_signed};
 use signer_core::{

@@ -1,4 +1,5 @@
 //! Keys in real tokens: made, found, listed, used, deleted.
+#![allow(clippy::unwrap_used)] // tests may panic
 
 use signer_core::{
     Backend, ErrorKind, GenerateRequest, HashAlgorithm, KeyOrigin, KeyType, SignatureAlgorithm,

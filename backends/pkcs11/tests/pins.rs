@@ -1,4 +1,5 @@
 //! PINs: tried once, asked for once, and never the last time without being told to.
+#![allow(clippy::unwrap_used)] // tests may panic
 
 use signer_core::{
     Backend, ErrorKind, HashAlgorithm, KeyType, PinOutcome, Result, SignatureAlgorithm, Unlock, UnlockRequest,
@@ -49,7 +50,12 @@ on_every_token! {
         unlock(&backend, PIN, false).unwrap();
         now(backend.health()).unwrap();
         generate(&backend, "k", KeyType::EcdsaP256).unwrap();
+        // While it is open, another PIN is refused without a try, and nobody's signatures suffer.
+        let signer = open(&backend, "k").unwrap();
+        assert!(matches!(unlock(&backend, "777777", false).unwrap_err().kind(), ErrorKind::WrongPin { .. }));
+        sign(&*signer, ECDSA, b"x").unwrap();
         unlock(&backend, PIN, false).unwrap();
+        sign(&*signer, ECDSA, b"x").unwrap();
     }
 
     fn a_key_that_always_asks_gets_a_login_each_time(bench: &Bench) {

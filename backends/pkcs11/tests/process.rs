@@ -1,4 +1,5 @@
 //! The program `signerd-pkcs11`: as a driver of the daemon's side, and on the command line.
+#![allow(clippy::unwrap_used)] // tests may panic
 
 use std::{process::Command, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use support::*;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_signerd-pkcs11");
 const ECDSA: SignatureAlgorithm = SignatureAlgorithm::Ecdsa(HashAlgorithm::Sha256);
 
-fn driver(bench: &Bench, pin: Option<PinLoader>) -> DriverConfig {
+fn driver(bench: &Bench, pin: impl Into<Option<PinLoader>>) -> DriverConfig {
     let file = |name| bench.folder.join(name).to_str().unwrap().to_owned();
     DriverConfig {
         backend: "hsm".into(),
@@ -29,12 +30,12 @@ fn driver(bench: &Bench, pin: Option<PinLoader>) -> DriverConfig {
         threads: 1,
         spin: false,
         queue: 64,
-        pin,
+        pin: pin.into(),
     }
 }
 
-fn right_pin() -> Option<PinLoader> {
-    Some(Arc::new(|| Ok(Some(pin_of(PIN)))))
+fn right_pin() -> PinLoader {
+    Arc::new(|| Ok(Some(pin_of(PIN))))
 }
 
 async fn generate_p256(backend: &dyn Backend, name: &str) -> signer_core::Result<Arc<dyn Signer>> {
@@ -146,5 +147,36 @@ async fn many_processes_start_on_one_token() {
         for start in starts.collect::<Vec<_>>() {
             start.await.unwrap();
         }
+    }
+}
+
+/// Each process keeps what it knows of the token to itself: what another one changes must still be found.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_makes_another_one_finds() {
+    for engine in [Engine::SoftHsm, Engine::Kryoptic] {
+        let (_folder, bench) = Bench::for_a_driver(engine);
+        let one = DriverBackend::start(driver(&bench, right_pin())).await.unwrap();
+        let other = DriverBackend::start(driver(&bench, right_pin())).await.unwrap();
+        generate_p256(&*one, "busy").await.unwrap();
+        let busy = other.open(&"busy".parse().unwrap()).await.unwrap();
+        let load = tokio::spawn(async move {
+            loop {
+                sign_once(&*busy).await.unwrap();
+            }
+        });
+        for i in 0..30 {
+            let name = format!("k{i}");
+            let made = generate_p256(&*one, &name).await.unwrap();
+            let found = other.open(&name.parse().unwrap()).await.unwrap();
+            assert_eq!(found.info(), made.info());
+            sign_once(&*found).await.unwrap();
+            if i % 2 == 0 {
+                one.delete().unwrap().delete(&name.parse().unwrap()).await.unwrap();
+                assert_eq!(sign_once(&*found).await.unwrap_err().kind(), ErrorKind::NotFound);
+            }
+        }
+        assert!(!load.is_finished(), "a signature failed meanwhile");
+        load.abort();
+        assert_eq!(other.list(ListRequest::default()).await.unwrap().keys.len(), 16);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use signer_core::{Error, KeyRef};
+use signer_core::Error;
 use signerd_api::Client;
 
 use crate::{
@@ -109,9 +109,4 @@ pub(crate) fn print(text: impl Display) {
         }
         std::process::exit(1);
     }
-}
-
-/// A key reference as an argument: what is not one is wrong usage before anything is asked.
-pub(crate) fn key_ref(text: &str) -> Result<KeyRef, String> {
-    text.parse::<KeyRef>().map_err(|e| e.to_string())
 }

@@ -1,10 +1,29 @@
-//! `--key` where a public key is enough: a file, or a reference that the daemon knows.
+//! Keys on the command line: references, and `--key` where a public key is enough.
 
-use std::{fs, io::Read, path::Path};
+use std::{convert::Infallible, fs, io::Read, path::Path, str::FromStr};
 
-use signer_core::{KeyRef, PublicKey};
+use signer_core::{Error, KeyRef, PublicKey};
 
 use crate::{context::Context, failure::Failure};
+
+/// A key reference as it was typed. Whether it is one is said by [`Reference::get`] and not by clap, whose message would
+/// repeat what was typed: it may hold a PIN.
+#[derive(Clone, Debug)]
+pub(crate) struct Reference(Result<KeyRef, Error>);
+
+impl Reference {
+    pub(crate) fn get(&self) -> Result<&KeyRef, Failure> {
+        self.0.as_ref().map_err(|e| e.clone().into())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.parse()))
+    }
+}
 
 /// The longest public key file: an RSA-4096 key has under 1 KiB, a certificate's worth of text around it allowed.
 const MAX_LEN: u64 = 1 << 20;
@@ -16,11 +35,8 @@ pub(crate) async fn public_key(argument: &str, context: &Context) -> Result<Publ
     if path.is_file() || means_a_file(argument) {
         return read(path);
     }
-    argument.parse::<KeyRef>().map_err(|e| {
-        Failure::usage(format!("{argument:?} is neither a public key file nor a key reference"))
-            .next(e.to_string())
-    })?;
-    Ok(context.client().key_info(argument).await?.1.public_key)
+    let reference: KeyRef = argument.parse()?;
+    Ok(context.client().key_info(&reference.to_string()).await?.1.public_key)
 }
 
 fn read(path: &Path) -> Result<PublicKey, Failure> {
@@ -33,7 +49,7 @@ fn read(path: &Path) -> Result<PublicKey, Failure> {
 
 fn means_a_file(argument: &str) -> bool {
     let extension = Path::new(argument).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    let by_name = ["pem", "pub", "der", "key"].iter().any(|e| extension.eq_ignore_ascii_case(e));
+    let by_name = ["pem", "pub", "der"].iter().any(|e| extension.eq_ignore_ascii_case(e));
     argument.starts_with('/')
         || argument.starts_with("./")
         || argument.starts_with("../")

@@ -9,6 +9,7 @@ use signer_core::{BackendName, KeyInfo, KeyName, KeyRef};
 use crate::{
     context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
     status::utc,
 };
 
@@ -55,21 +56,16 @@ impl Keys {
     }
 }
 
-/// A key that is to be made: it needs a backend and a name, and no version.
-#[derive(Clone, Debug)]
-struct NewKey {
-    backend: BackendName,
-    name: KeyName,
-}
-
-impl std::str::FromStr for NewKey {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<KeyRef>().map_err(|e| e.to_string())? {
-            KeyRef::InBackend { backend, key } if key.version().is_none() => Ok(Self { backend, name: key }),
-            KeyRef::InBackend { .. } => Err("a new key has no version yet: leave out @…".to_owned()),
-            _ => Err("name the backend and the key: backend/key".to_owned()),
+/// What a key that is to be made is called: its backend and its name there, without a version.
+fn new_key(reference: &Reference) -> Result<(BackendName, KeyName), Failure> {
+    match reference.get()? {
+        KeyRef::InBackend { backend, key } if key.version().is_none() => Ok((backend.clone(), key.clone())),
+        KeyRef::InBackend { .. } => {
+            Err(Failure::usage("a new key has no version yet").next("leave out the @ and what follows"))
+        }
+        _ => {
+            Err(Failure::usage("a new key is named by its backend and its name there")
+                .next("write backend/key"))
         }
     }
 }

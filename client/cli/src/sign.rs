@@ -11,8 +11,9 @@ use crate::{
     atomic,
     bundle::{self, Bundle, SUFFIX},
     content::{self, Content, Wanted},
-    context::{Context, key_ref, print},
+    context::{Context, print},
     failure::{Exit, Failure},
+    key_argument::Reference,
 };
 
 /// Sign files
@@ -35,8 +36,8 @@ pub(crate) struct Sign {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The key: backend/key, a configured name, or an address such as pkcs11:token=…;object=…
-    #[arg(short, long, value_name = "REF", value_parser = key_ref)]
-    key: signer_core::KeyRef,
+    #[arg(short, long, value_name = "REF")]
+    key: Reference,
     /// How to sign, instead of the key's default: ecdsa-sha256, rsa-pss-sha256, ed25519ph, …
     #[arg(long, value_name = "NAME")]
     algorithm: Option<SignatureAlgorithm>,
@@ -52,7 +53,7 @@ impl Sign {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         self.check()?;
         let client = context.client();
-        let key = self.key.to_string();
+        let key = self.key.get()?.to_string();
         let (_, info) = client.key_info(&key).await?;
         let algorithm = self.algorithm(&info)?;
         context.step(format_args!("key {key}: {}, signing with {algorithm}", info.public_key.key_type()));

@@ -5,15 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use signer_core::{
-    BoxFuture, Error, Input, KeyInfo, KeyType, Result, SignRequest, Signature, Signer,
-};
+use signer_core::{BoxFuture, Error, Input, KeyInfo, KeyType, Result, SignRequest, Signature, Signer};
 
 /// Longer messages are hashed, or signed, elsewhere: this many bytes take some 0.1 ms.
 const LONG: usize = 128 * 1024;
 
 /// Runs what blocks on a thread for such work.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(Error::internal("the request ended in a panic").vendor(e)))

@@ -62,4 +62,3 @@ impl<F: Future + Unpin> Future for Timely<F> {
         sleep.as_mut().poll(cx).map(|()| None)
     }
 }
-

@@ -100,7 +100,8 @@ impl BackendTable {
             (Some(token), None) => options.insert("token".to_owned(), json!(token.into_inner())),
             (None, Some(serial)) => options.insert("serial".to_owned(), json!(serial.into_inner())),
             (Some(_), Some(serial)) => {
-                reader.fault(serial.span(), "a token is named by token (its label) or by serial, not by both");
+                reader
+                    .fault(serial.span(), "a token is named by token (its label) or by serial, not by both");
                 return None;
             }
             (None, None) => {
@@ -165,7 +166,10 @@ impl BackendTable {
     }
 
     fn left_over(&self) -> Vec<(&'static str, Range<usize>)> {
-        fn place<T>(name: &'static str, setting: Option<&Spanned<T>>) -> Option<(&'static str, Range<usize>)> {
+        fn place<T>(
+            name: &'static str,
+            setting: Option<&Spanned<T>>,
+        ) -> Option<(&'static str, Range<usize>)> {
             setting.map(|s| (name, s.span()))
         }
         [

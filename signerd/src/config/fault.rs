@@ -19,7 +19,8 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn new(file: &Path, text: &str, span: Option<Range<usize>>, what: impl Into<String>) -> Self {
-        let mut fault = Self { file: file.to_owned(), place: None, excerpt: String::new(), what: what.into() };
+        let mut fault =
+            Self { file: file.to_owned(), place: None, excerpt: String::new(), what: what.into() };
         if let Some(span) = span {
             let start = text.floor_char_boundary(span.start.min(text.len()));
             let before = &text[..start];

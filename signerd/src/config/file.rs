@@ -216,7 +216,9 @@ pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Co
 
 fn limits(reader: &mut Reader<'_>, table: &LimitsTable) -> Limits {
     let mut limits = Limits::default();
-    for (bytes, limit) in [(&table.max_message, &mut limits.max_message), (&table.max_memory, &mut limits.max_memory)] {
+    for (bytes, limit) in
+        [(&table.max_message, &mut limits.max_message), (&table.max_memory, &mut limits.max_memory)]
+    {
         let Some(bytes) = bytes else { continue };
         match usize::try_from(bytes.get_ref().0) {
             Ok(n) if (1024..=1 << 40).contains(&n) => *limit = n,
@@ -299,11 +301,15 @@ fn grant(reader: &mut Reader<'_>, table: &Spanned<GrantTable>) -> Option<GrantCo
     let table = table.get_ref();
     for list in [&table.callers, &table.keys, &table.operations].into_iter().chain(&table.algorithms) {
         if list.get_ref().is_empty() {
-            reader.fault(list.span(), "an empty list grants nothing: name something, or take the [[grant]] out");
+            reader.fault(
+                list.span(),
+                "an empty list grants nothing: name something, or take the [[grant]] out",
+            );
             return None;
         }
     }
-    let callers: Vec<CallerPattern> = table.callers.get_ref().iter().filter_map(|c| reader.parsed(c)).collect();
+    let callers: Vec<CallerPattern> =
+        table.callers.get_ref().iter().filter_map(|c| reader.parsed(c)).collect();
     let keys = table.keys.get_ref().iter().filter_map(|k| reader.parsed::<Glob>(k)).collect();
     let mut operations = Operations::NONE;
     for operation in table.operations.get_ref() {

@@ -23,7 +23,9 @@ fn the_example_is_well_formed_as_it_is_and_with_everything_in_it() {
     // Settings in comments have no blank after their #.
     let setting = |line: &str| {
         let rest = line.strip_prefix('#').filter(|r| r.starts_with('[') || r.contains(" = "));
-        rest.filter(|r| r.starts_with(|c: char| c == '[' || c.is_ascii_lowercase())).unwrap_or(line).to_owned()
+        rest.filter(|r| r.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
+            .unwrap_or(line)
+            .to_owned()
     };
     let everything: Vec<_> = crate::EXAMPLE.lines().map(setting).collect();
     let config = parse(&everything.join("\n")).unwrap();
@@ -93,7 +95,10 @@ fn what_makes_no_sense_is_told_at_its_place() {
         ("[[backend]]\nname = \"a\"\nkind = \"floppy\"", "floppy"),
         ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\nmodule = \"/m\"", "token"),
         ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\ntoken = \"t\"", "module"),
-        ("[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\nmodule = \"/m\"\ntoken = \"t\"\nserial = \"s\"", "not by both"),
+        (
+            "[[backend]]\nname = \"a\"\nkind = \"pkcs11\"\nmodule = \"/m\"\ntoken = \"t\"\nserial = \"s\"",
+            "not by both",
+        ),
         ("[[backend]]\nname = \"a\"\nkind = \"driver\"", "program"),
         ("[[grant]]\ncallers = [\"alice\"]\nkeys = [\"*\"]\noperations = [\"sign\"]", "user:NAME"),
         ("[[grant]]\ncallers = [\"uid:x\"]\nkeys = [\"*\"]\noperations = [\"sign\"]", "number"),
@@ -120,7 +125,8 @@ fn all_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn relative_paths_begin_at_the_file() {
-    let config = parse("socket = \"s\"\nstate = \"st\"\n[[backend]]\nname = \"a\"\nkind = \"software\"\n").unwrap();
+    let config =
+        parse("socket = \"s\"\nstate = \"st\"\n[[backend]]\nname = \"a\"\nkind = \"software\"\n").unwrap();
     assert_eq!(config.socket, Path::new("/etc/signerd/s"));
     let BackendKind::Software(table) = &config.backends[0].kind else { panic!() };
     assert_eq!(table.directory, Path::new("/etc/signerd/st/keys"));

@@ -39,14 +39,16 @@ impl CallerPattern {
             Self::Gid(gid) => CallerRule::Gid(*gid),
             Self::User(name) => identity::uid_of(name).map_or_else(
                 || {
-                    warnings.push(format!("no user is called {name:?}: grants for user:{name} are for nobody"));
+                    warnings
+                        .push(format!("no user is called {name:?}: grants for user:{name} are for nobody"));
                     CallerRule::Nobody
                 },
                 CallerRule::Uid,
             ),
             Self::Group(name) => identity::gid_of(name).map_or_else(
                 || {
-                    warnings.push(format!("no group is called {name:?}: grants for group:{name} are for nobody"));
+                    warnings
+                        .push(format!("no group is called {name:?}: grants for group:{name} are for nobody"));
                     CallerRule::Nobody
                 },
                 CallerRule::Gid,
@@ -60,7 +62,9 @@ impl CallerPattern {
         match self {
             Self::User(name) => Identity::of_user(name).ok_or_else(|| unknown("user", name)),
             Self::Uid(uid) => Ok(Identity::of_uid(*uid)),
-            Self::Group(name) => Ok(Identity::of_group(identity::gid_of(name).ok_or_else(|| unknown("group", name))?)),
+            Self::Group(name) => {
+                Ok(Identity::of_group(identity::gid_of(name).ok_or_else(|| unknown("group", name))?))
+            }
             Self::Gid(gid) => Ok(Identity::of_group(*gid)),
             Self::Any => Ok(Identity::anybody()),
         }

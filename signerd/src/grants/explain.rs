@@ -46,7 +46,9 @@ pub fn explain(
         None => format!("denied: no grant lets {caller} {} {key}{with}\n", operation.verb()),
     };
     if matches!(key, KeyRef::Address(_)) {
-        head.push_str("  an address is decided by the name of the key that it leads to: ask for that, as backend/key\n");
+        head.push_str(
+            "  an address is decided by the name of the key that it leads to: ask for that, as backend/key\n",
+        );
     } else {
         let _ = writeln!(head, "  names of the key: {names}");
     }

@@ -161,8 +161,11 @@ impl fmt::Display for AlgorithmSet {
         if *self == Self::ALL {
             return f.write_str("any algorithm");
         }
-        let names: Vec<_> =
-            SignatureAlgorithm::ALL.into_iter().filter(|a| self.contains(*a)).map(SignatureAlgorithm::name).collect();
+        let names: Vec<_> = SignatureAlgorithm::ALL
+            .into_iter()
+            .filter(|a| self.contains(*a))
+            .map(SignatureAlgorithm::name)
+            .collect();
         f.write_str(&names.join(", "))
     }
 }

@@ -46,7 +46,8 @@ fn the_matrix_of_callers() {
         assert_eq!(may(&grants, &alice(), "sign", "hsm/x"), alice_may, "{pattern}");
         assert_eq!(may(&grants, &bob, "sign", "hsm/x"), bob_may, "{pattern}");
     }
-    let (_, warnings) = Grants::compile(&[grant(&["user:no-such-user"], &["*"], &["sign"], &[])], &BTreeMap::new());
+    let (_, warnings) =
+        Grants::compile(&[grant(&["user:no-such-user"], &["*"], &["sign"], &[])], &BTreeMap::new());
     assert!(warnings[0].contains("no-such-user"));
 }
 
@@ -98,7 +99,8 @@ fn operations_and_algorithms_add_up_over_grants() {
 fn a_backend_is_seen_by_whoever_may_use_a_key_there() {
     let names = [("release", "kms/prod")];
     let grants = compile(&[grant(&["any"], &["hs*x", "soft/a", "release"], &["unlock"], &[])], &names);
-    let allowed = |name: &str, op: &str| grants.allow_backend(&alice(), op.parse().unwrap(), &name.parse().unwrap());
+    let allowed =
+        |name: &str, op: &str| grants.allow_backend(&alice(), op.parse().unwrap(), &name.parse().unwrap());
     assert!(allowed("hsm", "unlock") && allowed("soft", "unlock") && allowed("kms", "unlock"));
     assert!(!allowed("sof", "unlock") && !allowed("gsm", "unlock") && !allowed("hsm", "watch"));
 }

@@ -87,12 +87,17 @@ impl Service {
         .await
     }
 
-    pub(super) async fn store_certificate(&self, call: Call, request: pb::StoreCertificateRequest) -> Result<pb::Key> {
+    pub(super) async fn store_certificate(
+        &self,
+        call: Call,
+        request: pb::StoreCertificateRequest,
+    ) -> Result<pb::Key> {
         let state = self.daemon.state();
         let (place, selector) = state.selected(&call.caller, Operations::CERTIFICATE, &request.key).await?;
         self.change(call, Operations::CERTIFICATE, place, move |place, backend| {
             Box::pin(async move {
-                let store = Ability::StoreCertificate.require(backend.store_certificate(), place.name().as_str())?;
+                let store =
+                    Ability::StoreCertificate.require(backend.store_certificate(), place.name().as_str())?;
                 store.store_certificate(&selector, &request.certificate).await?;
                 let signer = backend.open(&selector).await?;
                 Ok(key_to_pb(place.name().as_str(), signer.info()))
@@ -123,7 +128,12 @@ impl Service {
     }
 
     /// Where a key is to be made, and its name there.
-    async fn new_key(&self, call: &Call, operation: Operations, asked: &str) -> Result<(Arc<Place>, KeyName)> {
+    async fn new_key(
+        &self,
+        call: &Call,
+        operation: Operations,
+        asked: &str,
+    ) -> Result<(Arc<Place>, KeyName)> {
         match self.daemon.state().selected(&call.caller, operation, asked).await? {
             (place, KeySelector::Name(name)) => {
                 if name.version().is_some() {
@@ -173,8 +183,9 @@ impl Service {
 }
 
 async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    task.await
-        .unwrap_or_else(|e| Err(Error::internal("the request ended in a panic").vendor(e).may_have_happened()))
+    task.await.unwrap_or_else(|e| {
+        Err(Error::internal("the request ended in a panic").vendor(e).may_have_happened())
+    })
 }
 
 fn note<T>(call: &Call, place: &Place, operation: Operations, result: &Result<T>) {

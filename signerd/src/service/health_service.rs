@@ -33,7 +33,8 @@ impl HealthService {
         match name.split_once('/')? {
             ("backend", backend) => {
                 let backend: BackendName = backend.parse().ok()?;
-                let known = state.grants.see_backend(&call.caller, &backend) && state.places.contains_key(&backend);
+                let known =
+                    state.grants.see_backend(&call.caller, &backend) && state.places.contains_key(&backend);
                 if known { self.daemon.board.watch(name) } else { None }
             }
             ("key", asked) => {
@@ -48,7 +49,10 @@ impl HealthService {
                         known.or_else(|| self.daemon.board.watch(name))
                     }
                     // A key that the caller may use, and that cannot be reached.
-                    Err(e) if state.grants.see(&call.caller, &names) && e.kind() != signer_core::ErrorKind::NotFound => {
+                    Err(e)
+                        if state.grants.see(&call.caller, &names)
+                            && e.kind() != signer_core::ErrorKind::NotFound =>
+                    {
                         self.daemon.board.set(name, false);
                         self.daemon.board.watch(name)
                     }

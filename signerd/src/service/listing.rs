@@ -30,7 +30,11 @@ impl Service {
     }
 
     /// A page of keys. The token of a page is `backend/`, and that backend's own token after it.
-    pub(super) async fn keys(&self, call: &Call, request: pb::ListKeysRequest) -> Result<pb::ListKeysResponse> {
+    pub(super) async fn keys(
+        &self,
+        call: &Call,
+        request: pb::ListKeysRequest,
+    ) -> Result<pb::ListKeysResponse> {
         let state = self.daemon.state();
         let size = match request.page_size {
             0 => 100,
@@ -39,7 +43,9 @@ impl Service {
         let only: Option<BackendName> =
             if request.backend.is_empty() { None } else { Some(request.backend.parse()?) };
         let (first, mut token) = match request.page_token.split_once('/') {
-            Some((backend, token)) => (Some(backend.parse::<BackendName>()?), Some(token).filter(|t| !t.is_empty())),
+            Some((backend, token)) => {
+                (Some(backend.parse::<BackendName>()?), Some(token).filter(|t| !t.is_empty()))
+            }
             None if request.page_token.is_empty() => (None, None),
             None => return Err(Error::bad_request("this is not a page token of this daemon")),
         };

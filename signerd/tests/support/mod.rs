@@ -49,7 +49,10 @@ impl Daemon {
     }
 
     pub fn configure(&self, configuration: &str) {
-        let text = format!("socket = {:?}\nstate = \"state\"\nsocket_mode = \"0666\"\n{configuration}", self.socket());
+        let text = format!(
+            "socket = {:?}\nstate = \"state\"\nsocket_mode = \"0666\"\n{configuration}",
+            self.socket()
+        );
         std::fs::write(self.file("signerd.toml"), text).unwrap();
     }
 

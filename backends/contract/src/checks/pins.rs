@@ -128,3 +128,25 @@ pub(crate) async fn a_wrong_unlock_is_tried_once(fixture: Arc<dyn Fixture>) -> O
     unlock.unlock(UnlockRequest { pin: right, use_last_try: false }).await.context("the right PIN")?;
     works(&*open(&**backend, &key.name).await?).await
 }
+
+/// A PIN that is given while the device is open is not taken on trust: whoever mistypes it is told now, and not when
+/// the next login fails. Signing goes on in any case.
+pub(crate) async fn an_unlock_while_open_is_no_trap(fixture: Arc<dyn Fixture>) -> Outcome {
+    let (backend, profile) = (fixture.backend(), fixture.profile());
+    if !profile.has(Ability::Unlock) || !profile.pins {
+        return Ok(());
+    }
+    let right =
+        fixture.pin().ok_or_else(|| Failure::new("the profile expects PIN errors, but there is no PIN"))?;
+    let made = make_key(&*backend, &profile, "open", quick_type(&profile)?).await?;
+    let signer = open(&*backend, &made.name).await?;
+    works(&*signer).await?;
+    let unlock = Ability::Unlock.require(backend.unlock(), "under test")?;
+    let wrong = Pin::new(format!("{}0", right.expose()))?;
+    let told = unlock.unlock(UnlockRequest { pin: wrong, use_last_try: false }).await;
+    refused(told, "a wrong PIN for a device that is open")?;
+    works(&*signer).await?;
+    // The right one may be taken, or found needless.
+    let _ = unlock.unlock(UnlockRequest { pin: right, use_last_try: false }).await;
+    works(&*signer).await
+}

@@ -4,9 +4,11 @@ use std::{
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::Path,
+    time::{Duration, Instant},
 };
 
-use signer_core::ErrorKind;
+use signer_core::{ErrorKind, Result};
+use signerd_api::{BackendStatus, Client};
 
 use super::Finding;
 use crate::{context::Context, places};
@@ -39,7 +41,7 @@ pub(super) async fn check(socket: &Path, context: &Context, findings: &mut Vec<F
         return;
     }
     findings.push(Finding::ok(format!("the socket {at} is there and you may open it")));
-    let backends = match context.client_at(socket).backends().await {
+    let backends = match settled(&context.client_at(socket)).await {
         Ok(backends) => backends,
         Err(e) => {
             let fix = e.advice().unwrap_or("look into its log").to_owned();
@@ -64,6 +66,20 @@ pub(super) async fn check(socket: &Path, context: &Context, findings: &mut Vec<F
                 Finding::problem(format!("{}: {}", backend.name, error.what()), fix)
             }
         });
+    }
+}
+
+/// The backends, after a moment for those that are only being started.
+async fn settled(client: &Client) -> Result<Vec<BackendStatus>> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let begin = Instant::now();
+    loop {
+        let backends = client.backends().await?;
+        let away = |b: &BackendStatus| b.health.as_ref().is_some_and(|e| e.kind() == ErrorKind::DeviceGone);
+        if begin.elapsed() > PATIENCE || !backends.iter().any(away) {
+            return Ok(backends);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

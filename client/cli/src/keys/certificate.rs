@@ -8,8 +8,9 @@ use signer_core::Error;
 
 use super::report;
 use crate::{
-    context::{Context, key_ref},
+    context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
 };
 
 /// Store a certificate beside its key
@@ -21,8 +22,8 @@ Examples:
   signer keys certificate hsm/root root.crt")]
 pub(super) struct Certificate {
     /// The key
-    #[arg(value_name = "REF", value_parser = key_ref)]
-    key: signer_core::KeyRef,
+    #[arg(value_name = "REF")]
+    key: Reference,
     /// The certificate, PEM or DER
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -34,7 +35,7 @@ impl Certificate {
         let bytes = fs::read(&self.file).map_err(|e| Failure::io(format!("{path} cannot be read"), &e))?;
         let der = to_der(bytes)
             .ok_or_else(|| Failure::failed(Error::bad_request(format!("{path} is not a certificate"))))?;
-        let (backend, key) = context.client().store_certificate(&self.key.to_string(), &der).await?;
+        let (backend, key) = context.client().store_certificate(&self.key.get()?.to_string(), &der).await?;
         report("stored the certificate of", &backend, &key, context);
         Ok(Exit::Done)
     }

@@ -3,10 +3,11 @@
 use clap::Args;
 use signer_core::{GenerateRequest, KeyType};
 
-use super::{KeyId, NewKey, report};
+use super::{KeyId, new_key, report};
 use crate::{
     context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
 };
 
 /// Make a key inside a device
@@ -18,7 +19,7 @@ Examples:
 pub(super) struct Create {
     /// Its name: backend/key
     #[arg(value_name = "REF")]
-    key: NewKey,
+    key: Reference,
     /// Its kind: ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-44, ml-dsa-65 or
     /// ml-dsa-87, as far as the device has it
     #[arg(short, long = "type", value_name = "TYPE", default_value = "ecdsa-p256")]
@@ -30,13 +31,10 @@ pub(super) struct Create {
 
 impl Create {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
-        let request = GenerateRequest {
-            name: self.key.name.clone(),
-            key_type: self.key_type,
-            id: self.id.clone().map(|id| id.0),
-        };
-        let key = context.client().create(&self.key.backend, request).await?;
-        report("created", &self.key.backend, &key, context);
+        let (backend, name) = new_key(&self.key)?;
+        let request = GenerateRequest { name, key_type: self.key_type, id: self.id.clone().map(|id| id.0) };
+        let key = context.client().create(&backend, request).await?;
+        report("created", &backend, &key, context);
         Ok(Exit::Done)
     }
 }

@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    context::{Context, key_ref},
+    context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
     secret,
 };
 
@@ -20,8 +21,8 @@ Examples:
   signer keys delete soft/release@1 --yes")]
 pub(super) struct Delete {
     /// The key
-    #[arg(value_name = "REF", value_parser = key_ref)]
-    key: signer_core::KeyRef,
+    #[arg(value_name = "REF")]
+    key: Reference,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -30,7 +31,7 @@ pub(super) struct Delete {
 impl Delete {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
-        let key = self.key.to_string();
+        let key = self.key.get()?.to_string();
         if !self.yes {
             // Shown before the question, and an error if there is no such key.
             let (_, info) = client.key_info(&key).await?;

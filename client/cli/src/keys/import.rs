@@ -10,11 +10,12 @@ use clap::Args;
 use signer_core::{ErrorKind, ImportRequest, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::{KeyId, NewKey, report};
+use super::{KeyId, new_key, report};
 use crate::{
     content,
     context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
     secret,
 };
 
@@ -30,7 +31,7 @@ Examples:
 pub(super) struct Import {
     /// Its name: backend/key
     #[arg(value_name = "REF")]
-    key: NewKey,
+    key: Reference,
     /// The private key; - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -44,6 +45,7 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
+        let (backend, name) = new_key(&self.key)?;
         let bytes = read(&self.file)?;
         let key = match PrivateKey::read(&bytes, None) {
             Err(e) if e.kind() == ErrorKind::PinRequired => {
@@ -56,9 +58,9 @@ impl Import {
         };
         // What is wrong with the file is no wrong usage.
         let key = key.map_err(|e| Failure::failed(e.device(content::name(&self.file))))?;
-        let request = ImportRequest { name: self.key.name.clone(), key, id: self.id.clone().map(|id| id.0) };
-        let key = context.client().import(&self.key.backend, request).await?;
-        report("imported", &self.key.backend, &key, context);
+        let request = ImportRequest { name, key, id: self.id.clone().map(|id| id.0) };
+        let key = context.client().import(&backend, request).await?;
+        report("imported", &backend, &key, context);
         Ok(Exit::Done)
     }
 }

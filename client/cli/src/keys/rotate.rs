@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::report;
 use crate::{
-    context::{Context, key_ref},
+    context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
 };
 
 /// Make a new version of a key
@@ -17,13 +18,13 @@ Examples:
   signer keys rotate soft/release")]
 pub(super) struct Rotate {
     /// The key
-    #[arg(value_name = "REF", value_parser = key_ref)]
-    key: signer_core::KeyRef,
+    #[arg(value_name = "REF")]
+    key: Reference,
 }
 
 impl Rotate {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
-        let (backend, key) = context.client().rotate(&self.key.to_string()).await?;
+        let (backend, key) = context.client().rotate(&self.key.get()?.to_string()).await?;
         report("rotated", &backend, &key, context);
         Ok(Exit::Done)
     }

@@ -4,8 +4,9 @@ use clap::Args;
 use signer_core::{BackendName, KeyInfo};
 
 use crate::{
-    context::{Context, key_ref},
+    context::Context,
     failure::{Exit, Failure},
+    key_argument::Reference,
 };
 
 /// Show everything that is known of a key
@@ -16,8 +17,8 @@ Examples:
   signer keys show hsm/release --pem > release.pem     the public key, for openssl and cosign")]
 pub(super) struct Show {
     /// The key
-    #[arg(value_name = "REF", value_parser = key_ref)]
-    key: signer_core::KeyRef,
+    #[arg(value_name = "REF")]
+    key: Reference,
     /// Print the public key only, as PEM
     #[arg(long)]
     pem: bool,
@@ -25,7 +26,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
-        let (backend, key) = context.client().key_info(&self.key.to_string()).await?;
+        let (backend, key) = context.client().key_info(&self.key.get()?.to_string()).await?;
         let object = super::object(&backend, &key);
         if self.pem {
             context.answer(key.public_key.to_pem(), &object);

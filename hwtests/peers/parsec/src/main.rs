@@ -21,7 +21,8 @@ mod procfs;
 
 const KEY: &str = "signer-bench";
 const DIGEST: [u8; 32] = [0x5a; 32];
-const ALGORITHM: AsymmetricSignature = AsymmetricSignature::Ecdsa { hash_alg: SignHash::Specific(Hash::Sha256) };
+const ALGORITHM: AsymmetricSignature =
+    AsymmetricSignature::Ecdsa { hash_alg: SignHash::Specific(Hash::Sha256) };
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let threads = option("--threads")?.unwrap_or(1);
@@ -35,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-fn option<T: FromStr<Err: Error + Send + Sync + 'static>>(name: &str) -> Result<Option<T>, Box<dyn Error + Send + Sync>> {
+fn option<T: FromStr<Err: Error + Send + Sync + 'static>>(
+    name: &str,
+) -> Result<Option<T>, Box<dyn Error + Send + Sync>> {
     let value = std::env::args().skip_while(|a| a != name).nth(1);
     Ok(value.map(|v| v.parse()).transpose()?)
 }
