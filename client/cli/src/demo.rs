@@ -1,14 +1,20 @@
 //! `signer demo`: the whole thing once, in a temporary place, with each command shown.
 
 use std::{
+    fmt::Display,
     fs,
-    os::unix::net::UnixStream,
+    io::Write,
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use clap::Args;
+use serde_json::json;
 use signer_core::{Error, ErrorKind};
 
 use crate::{
@@ -40,9 +46,12 @@ impl Demo {
         let file = fs::canonicalize(&self.file)
             .map_err(|e| Failure::io(format!("{} cannot be read", self.file.display()), &e))?;
         let stage = Stage::new(self.keep)?;
-        stage.play(&file, context)?;
-        if self.keep {
-            context.result(format_args!("\nEverything is in {}.", stage.folder.display()), &());
+        stage.play(&file.to_string_lossy(), context)?;
+        let kept = self.keep.then_some(&stage.folder);
+        if context.is_json() {
+            context.answer("", &json!({ "demo": "done", "folder": kept }));
+        } else if let Some(folder) = kept {
+            say(context, format_args!("Everything is in {}.", folder.display()));
         }
         Ok(Exit::Done)
     }
@@ -57,7 +66,10 @@ struct Stage {
 impl Stage {
     fn new(keep: bool) -> Result<Self, Failure> {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-        let folder = std::env::temp_dir().join(format!("signer-demo-{}-{now:x}", std::process::id()));
+        // The path of a socket has little room.
+        let temporary = Some(std::env::temp_dir()).filter(|d| d.as_os_str().len() < 60);
+        let temporary = temporary.unwrap_or_else(|| PathBuf::from("/tmp"));
+        let folder = temporary.join(format!("signer-demo-{:x}", now & 0xffff_ffff_ffff));
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder
@@ -66,40 +78,29 @@ impl Stage {
         Ok(Self { folder, keep })
     }
 
-    fn play(&self, file: &Path, context: &Context) -> Result<(), Failure> {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let pem = self.folder.join("demo.pem");
-        let bundle = self.folder.join(format!("{name}.sigstore.json"));
-        let (pem_text, bundle_text) = (pem.display().to_string(), bundle.display().to_string());
-        let file_text = file.display().to_string();
+    fn play(&self, file: &str, context: &Context) -> Result<(), Failure> {
+        let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
+        let bundle = format!("{name}.sigstore.json");
 
-        say(context, "A daemon with encrypted key files:\n");
+        say(context, "A daemon of its own, with encrypted key files:");
         let mut daemon = self.start_daemon(context)?;
-        say(context, &format!("$ export SIGNERD_SOCKET={}\n", self.socket().display()));
 
-        say(context, "\nA key, made inside it. It signs, and never leaves:\n");
+        say(context, "\nA key, made inside it. It signs, and never leaves:");
         self.signer(&["keys", "create", "soft/demo"], context)?;
 
-        say(context, "\nSign, and take the public key for those who verify:\n");
-        self.signer(&["sign", &file_text, "--key", "soft/demo", "--bundle", &bundle_text], context)?;
-        let public_key = self.signer(&["keys", "show", "soft/demo", "--pem"], context)?;
-        Self::write(&pem, &public_key)?;
+        say(context, "\nSign, and take the public key for those who verify:");
+        self.signer(&["sign", file, "--key", "soft/demo", "--bundle", &bundle], context)?;
+        self.save_public_key(context)?;
 
-        say(context, &format!("\nVerify, with the public key alone (saved as {pem_text}):\n"));
-        self.signer(&["verify", &file_text, "--key", &pem_text, "--bundle", &bundle_text], context)?;
+        say(context, "\nVerify, with the public key alone:");
+        self.signer(&["verify", file, "--key", "demo.pem", "--bundle", &bundle], context)?;
 
-        say(context, "\nOne byte more, and it is refused:\n");
-        let tampered = self.folder.join(&name);
-        fs::copy(file, &tampered).map_err(|e| Failure::io("the file cannot be copied", &e))?;
-        append(&tampered, b"!").map_err(|e| Failure::io("the copy cannot be changed", &e))?;
-        let tampered_text = tampered.display().to_string();
-        self.must_be_refused(
-            &["verify", &tampered_text, "--key", &pem_text, "--bundle", &bundle_text],
-            context,
-        )?;
+        say(context, "\nOne byte more, and it is refused:");
+        self.copy_and_change(file, context)?;
+        self.must_be_refused(&["verify", "changed", "--key", "demo.pem", "--bundle", &bundle], context)?;
 
         daemon.stop();
-        say(context, "\nAll as it should be. `signer init` sets you up for real.\n");
+        say(context, "\nAll as it should be. `signer init` sets you up for real.");
         Ok(())
     }
 
@@ -109,80 +110,111 @@ impl Stage {
 
     fn start_daemon(&self, context: &Context) -> Result<Daemon, Failure> {
         let program = programs::find("signerd").ok_or_else(|| {
-            Failure::failed(Error::new(
-                ErrorKind::NotFound,
-                "the program signerd is neither beside this one nor in PATH",
-            ))
-            .next("build it with `cargo build --release`")
+            let what = "the program signerd is neither beside this one nor in PATH";
+            Failure::failed(Error::new(ErrorKind::NotFound, what))
+                .next("build it with `cargo build --release`")
         })?;
-        let config = self.folder.join("signerd.toml");
-        let quoted = |path: PathBuf| toml::Value::from(path.display().to_string());
-        Self::write(
-            &config,
-            &format!(
-                "socket = {}\nstate = {}\n\n[[backend]]\nname = \"soft\"\nkind = \"software\"\n\n\
-                 [[grant]]\ncallers = [\"{}\"]\nkeys = [\"soft/*\"]\noperations = [\"*\"]\n",
-                quoted(self.socket()),
-                quoted(self.folder.join("state")),
-                places::caller(),
-            ),
-        )?;
-        say(context, &format!("$ {} --config {} &\n", program.display(), config.display()));
+        say(context, format_args!("$ cd {}", self.folder.display()));
+        if let Some(folder) = program.parent().filter(|_| !programs::is_in_path("signer")) {
+            say(context, format_args!("$ export PATH={}:$PATH", shell_word(&folder.to_string_lossy())));
+        }
+        let config = format!(
+            "socket = \"signerd.sock\"\nstate = \"state\"\n\n[[backend]]\nname = \"soft\"\nkind = \"software\"\n\n\
+             [[grant]]\ncallers = [\"{}\"]\nkeys = [\"soft/*\"]\noperations = [\"*\"]\n",
+            places::caller(),
+        );
+        self.write("signerd.toml", &config)?;
+        say(context, "$ cat signerd.toml");
+        say(context, config.trim_end());
+        say(context, "$ signerd --config signerd.toml &");
         let log_path = self.folder.join("signerd.log");
         let log =
             fs::File::create(&log_path).map_err(|e| Failure::io("the daemon's log cannot be written", &e))?;
         let child = Command::new(&program)
-            .arg("--config")
-            .arg(&config)
+            .args(["--config", "signerd.toml"])
+            .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .spawn();
-        let child = child.map_err(|e| Failure::io(format!("{} cannot be started", program.display()), &e))?;
+            .spawn()
+            .map_err(|e| Failure::io(format!("{} cannot be started", program.display()), &e))?;
         let mut daemon = Daemon(child);
         daemon.wait_ready(&self.socket(), &log_path)?;
+        say(context, "$ export SIGNERD_SOCKET=$PWD/signerd.sock");
         Ok(daemon)
     }
 
+    fn save_public_key(&self, context: &Context) -> Result<(), Failure> {
+        let arguments = ["keys", "show", "soft/demo", "--pem"];
+        say(context, format_args!("$ signer {} > demo.pem", arguments.join(" ")));
+        match self.run(&arguments, context)? {
+            (true, pem) => self.write("demo.pem", &pem),
+            (false, said) => Err(Failure::failed(Error::internal("the demo ends here").vendor(said))),
+        }
+    }
+
+    fn copy_and_change(&self, file: &str, context: &Context) -> Result<(), Failure> {
+        say(context, format_args!("$ cp {} changed; echo >> changed", shell_word(file)));
+        let changed = self.folder.join("changed");
+        let change = || -> std::io::Result<()> {
+            fs::copy(file, &changed)?;
+            // The copy has the original's permissions, which may not allow writing.
+            fs::set_permissions(&changed, fs::Permissions::from_mode(0o600))?;
+            fs::OpenOptions::new().append(true).open(&changed)?.write_all(b"\n")
+        };
+        change().map_err(|e| Failure::io("the file cannot be copied", &e))
+    }
+
     /// Writes a file that only the user may read.
-    fn write(path: &Path, text: &str) -> Result<(), Failure> {
-        use std::{io::Write, os::unix::fs::OpenOptionsExt};
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
+        let file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder.join(name));
         file.and_then(|mut f| f.write_all(text.as_bytes()))
-            .map_err(|e| Failure::io(format!("{} cannot be written", path.display()), &e))
+            .map_err(|e| Failure::io(format!("{name} cannot be written"), &e))
     }
 
     /// Runs this program with `arguments` as the reader would, and shows the command and what it says.
-    fn signer(&self, arguments: &[&str], context: &Context) -> Result<String, Failure> {
-        let (ok, text) = self.run(arguments, context)?;
+    fn signer(&self, arguments: &[&str], context: &Context) -> Result<(), Failure> {
+        let (ok, said) = self.shown(arguments, context)?;
         if ok {
-            return Ok(text);
+            return Ok(());
         }
-        Err(Failure::failed(Error::internal(format!("the demo failed at `signer {}`", arguments.join(" ")))))
+        let command = arguments.first().unwrap_or(&"");
+        Err(Failure::failed(
+            Error::internal(format!("the demo ends here: `signer {command}` failed")).vendor(said),
+        ))
     }
 
     fn must_be_refused(&self, arguments: &[&str], context: &Context) -> Result<(), Failure> {
-        let (ok, _) = self.run(arguments, context)?;
-        if ok {
+        let (accepted, _) = self.shown(arguments, context)?;
+        if accepted {
             return Err(Failure::failed(Error::internal("a changed file was accepted")));
         }
         Ok(())
     }
 
-    fn run(&self, arguments: &[&str], context: &Context) -> Result<(bool, String), Failure> {
+    fn shown(&self, arguments: &[&str], context: &Context) -> Result<(bool, String), Failure> {
         let words: Vec<_> = arguments.iter().map(|a| shell_word(a)).collect();
-        say(context, &format!("$ signer {}\n", words.join(" ")));
+        say(context, format_args!("$ signer {}", words.join(" ")));
+        let (ok, text) = self.run(arguments, context)?;
+        let text = text.trim_end().to_owned();
+        say(context, &text);
+        Ok((ok, text))
+    }
+
+    /// Whether it worked, and what it said.
+    fn run(&self, arguments: &[&str], context: &Context) -> Result<(bool, String), Failure> {
         let me = std::env::current_exe().map_err(|e| Failure::io("this program cannot be found", &e))?;
         let output = Command::new(me)
             .args(arguments)
+            .current_dir(&self.folder)
             .env("SIGNERD_SOCKET", self.socket())
             .stdin(Stdio::null())
             .output()
             .map_err(|e| Failure::io("this program cannot be started again", &e))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        say(context, &text);
-        say(context, &String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.success(), text))
+        context.step(format_args!("({})", output.status));
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
     }
 }
 
@@ -240,17 +272,10 @@ impl Drop for Daemon {
     }
 }
 
-fn say(context: &Context, text: &str) {
+fn say(context: &Context, text: impl Display) {
     if !context.is_json() {
-        print(text);
+        print(format_args!("{text}\n"));
     }
-}
-
-fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::{io::Write, os::unix::fs::PermissionsExt};
-    // The copy has the original's permissions, which may not allow writing.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    fs::OpenOptions::new().append(true).open(path)?.write_all(bytes)
 }
 
 /// A word as a shell reads it.

@@ -168,7 +168,8 @@ fn the_demo_shows_everything_and_leaves_nothing() {
     let demo =
         |arguments: &[&str]| run(signer(&["demo"]).arg(&file).args(arguments).env("TMPDIR", &temporary));
     let said = demo(&[]).done();
-    for part in ["$ signer keys create", "$ signer sign", "\nverified ", "NOT verified", "signerd --config"] {
+    for part in ["$ signer keys create", "$ signer sign", "\nverified ", "NOT verified", "$ signerd --config"]
+    {
         assert!(said.contains(part), "{part}\n{said}");
     }
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "the temporary folder is gone");
