@@ -40,7 +40,7 @@ fn right_pin() -> PinLoader {
 
 async fn generate_p256(backend: &dyn Backend, name: &str) -> signer_core::Result<Arc<dyn Signer>> {
     let name: signer_core::KeyName = name.parse().unwrap();
-    let request = GenerateRequest { name: name.clone(), key_type: KeyType::EcdsaP256, id: None };
+    let request = GenerateRequest::new(name.clone(), KeyType::EcdsaP256);
     backend.generate().unwrap().generate(request).await?;
     backend.open(&name.into()).await
 }
@@ -179,4 +179,24 @@ async fn what_one_process_makes_another_one_finds() {
         load.abort();
         assert_eq!(other.list(ListRequest::default()).await.unwrap().keys.len(), 16);
     }
+}
+
+/// When initialising the module again and again does not help, another process is the last resort.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_stays_broken_gets_another_process() {
+    let (_folder, bench) = Bench::for_a_driver(Engine::SoftHsm);
+    let conf = bench.folder.join("softhsm2.conf");
+    let away = bench.folder.join("away.conf");
+    std::fs::rename(&conf, &away).unwrap();
+    let backend = DriverBackend::start(driver(&bench, right_pin())).await.unwrap();
+    let start = std::time::Instant::now();
+    while backend.restarts() == 0 {
+        assert_eq!(backend.health().await.unwrap_err().kind(), ErrorKind::DeviceGone);
+        assert!(start.elapsed() < Duration::from_mins(1), "the process is never given up");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(20), "it is given up too early: {:?}", start.elapsed());
+    std::fs::rename(&away, &conf).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    backend.health().await.unwrap();
 }
