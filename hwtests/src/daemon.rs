@@ -223,7 +223,7 @@ impl Daemon {
     pub async fn make_key_of(&self, backend: &str, label: &str, key_type: KeyType) -> KeyInfo {
         let backend: BackendName = backend.parse().expect("the name of a backend");
         let name = KeyName::label(label).expect("a label");
-        let request = GenerateRequest { name, key_type, id: None };
+        let request = GenerateRequest::new(name, key_type);
         let made = self.client().timeout(Duration::from_mins(1)).create(&backend, request).await;
         made.unwrap_or_else(|e| panic!("making {backend}/{label}: {e:?}; the daemon said:\n{}", self.log()))
     }

@@ -96,7 +96,7 @@ async fn no_key_is_lost_or_halved_when_the_daemon_is_killed() {
             let mut made = Vec::new();
             for at in 0.. {
                 let name = KeyName::label(format!("key {round} {at}")).unwrap();
-                let request = GenerateRequest { name, key_type: KeyType::EcdsaP256, id: None };
+                let request = GenerateRequest::new(name, KeyType::EcdsaP256);
                 match backend.generate().unwrap().generate(request).await {
                     Ok(info) => made.push(info),
                     Err(e) => {

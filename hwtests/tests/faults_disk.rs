@@ -59,7 +59,7 @@ async fn a_full_disk_costs_the_new_key_and_nothing_else() {
     let backend = daemon.backend("soft").await;
     let generate = async |name: &str| {
         let name = KeyName::label(name).unwrap();
-        let request = GenerateRequest { name, key_type: KeyType::Rsa2048, id: None };
+        let request = GenerateRequest::new(name, KeyType::Rsa2048);
         backend.generate().unwrap().generate(request).await
     };
     for at in 0..3 {

@@ -60,7 +60,7 @@ async fn secrets_are_nowhere_to_be_found() {
     let scalar = pkcs8[36..68].to_vec();
     let import = async |backend: &signerd_api::RemoteBackend, name: &str| {
         let key = PrivateKey::from_pkcs8(&pkcs8).unwrap();
-        let request = ImportRequest { name: KeyName::label(name).unwrap(), key, id: None };
+        let request = ImportRequest::new(KeyName::label(name).unwrap(), key);
         backend.import().unwrap().import(request).await
     };
     for backend in [&hsm_backend, &soft_backend] {

@@ -72,6 +72,16 @@ impl Occurrence {
                 key: prompt.key.clone(),
                 tries_left: prompt.tries_left,
             }),
+            What::Backend(Event::TouchRequired { prompt, caller, purpose }) => {
+                W::TouchRequired(pb::TouchPrompt {
+                    device: prompt.device.clone(),
+                    key: format!("{backend}/{}", prompt.key),
+                    timeout_ms: prompt.timeout.as_millis() as u64,
+                    caller: caller.clone(),
+                    purpose: purpose.clone(),
+                })
+            }
+            What::Backend(Event::TouchEnded { key }) => W::TouchEnded(format!("{backend}/{key}")),
             What::Backend(Event::DriverRestarting { reason, backoff }) => {
                 W::DriverRestarting(pb::DriverRestarting {
                     reason: reason.clone(),

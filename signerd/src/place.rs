@@ -282,6 +282,8 @@ impl Place {
                 tracing::warn!(backend = %self.name(), device = %prompt.device, "a PIN is needed: signer keys unlock {}", self.name());
                 self.tell(What::Backend(Event::PinRequired(prompt)));
             }
+            // Told by whoever asks for the signature, who knows for whom.
+            Event::TouchRequired { .. } | Event::TouchEnded { .. } => {}
             Event::DriverRestarting { reason, backoff } => {
                 tracing::warn!(backend = %self.name(), ?backoff, "the driver is started again: {reason}");
                 self.tell(What::Backend(Event::DriverRestarting { reason, backoff }));

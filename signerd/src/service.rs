@@ -94,6 +94,11 @@ impl pb::signer_service_server::SignerService for Service {
         answer(self.store_certificate(call, request.into_inner()).await)
     }
 
+    async fn attest(&self, request: Request<pb::AttestRequest>) -> Answer<pb::Evidence> {
+        let call = Call::of(&request);
+        answer(self.evidence(&call, &request.into_inner().key).await)
+    }
+
     async fn unlock(&self, request: Request<pb::UnlockRequest>) -> Answer<pb::UnlockResponse> {
         let call = Call::of(&request);
         answer(self.unlock(call, request.into_inner()).await.map(|()| pb::UnlockResponse {}))

@@ -15,7 +15,7 @@ use tokio::{
 async fn daemon(more: &str) -> Daemon {
     let daemon = Daemon::with(&format!("{SOFT}{}{more}", all_for_me())).await;
     for (name, key_type) in [("k", KeyType::EcdsaP256), ("ed", KeyType::Ed25519)] {
-        let request = GenerateRequest { name: name.parse().unwrap(), key_type, id: None };
+        let request = GenerateRequest::new(name.parse().unwrap(), key_type);
         daemon.client().create(&"soft".parse().unwrap(), request).await.unwrap();
     }
     daemon
@@ -254,7 +254,7 @@ async fn connections_above_the_limit_are_closed_at_once() {
 #[tokio::test]
 async fn a_full_queue_is_told_with_a_hint_when_to_come_back() {
     let daemon = daemon("[limits]\nqueue = 2\n").await;
-    let request = GenerateRequest { name: "rsa".parse().unwrap(), key_type: KeyType::Rsa3072, id: None };
+    let request = GenerateRequest::new("rsa".parse().unwrap(), KeyType::Rsa3072);
     daemon.client().create(&"soft".parse().unwrap(), request).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..32 {

@@ -34,7 +34,7 @@ async fn daemon(grant: &str) -> Option<Daemon> {
     ))
     .await;
     for name in ["a", "b"] {
-        let request = GenerateRequest { name: name.parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+        let request = GenerateRequest::new(name.parse().unwrap(), KeyType::EcdsaP256);
         daemon.client().create(&"soft".parse().unwrap(), request).await.unwrap();
     }
     Some(daemon)
@@ -89,7 +89,7 @@ async fn a_grant_for_one_key_is_for_that_key() {
         client.key_info("release").await.unwrap();
         let keys = client.keys(None, ListRequest::default()).await.unwrap().keys;
         assert_eq!(keys.iter().map(|(_, k)| k.name.to_string()).collect::<Vec<_>>(), ["a@1"]);
-        let request = GenerateRequest { name: "c".parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+        let request = GenerateRequest::new("c".parse().unwrap(), KeyType::EcdsaP256);
         let error = client.create(&"soft".parse().unwrap(), request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert_eq!(client.watch(None).await.unwrap_err().kind(), ErrorKind::Denied);
@@ -171,7 +171,7 @@ async fn watchers_see_only_what_they_may() {
     tell.recv().unwrap();
     let client = daemon.client();
     for name in ["hidden", "seen-1"] {
-        let request = GenerateRequest { name: name.parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+        let request = GenerateRequest::new(name.parse().unwrap(), KeyType::EcdsaP256);
         client.create(&"soft".parse().unwrap(), request).await.unwrap();
     }
     let key = tokio::task::spawn_blocking(|| other.join().unwrap()).await.unwrap();

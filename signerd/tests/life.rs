@@ -19,7 +19,7 @@ use signer_core::{
 use support::{Daemon, SOFT, all_for_me};
 
 async fn create(daemon: &Daemon, name: &str) {
-    let request = GenerateRequest { name: name.parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+    let request = GenerateRequest::new(name.parse().unwrap(), KeyType::EcdsaP256);
     daemon.client().create(&"soft".parse().unwrap(), request).await.unwrap();
 }
 
@@ -110,7 +110,7 @@ async fn without_a_configuration_it_is_for_the_user_who_started_it() {
         assert!(begin.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let request = GenerateRequest { name: "mine".parse().unwrap(), key_type: KeyType::Ed25519, id: None };
+    let request = GenerateRequest::new("mine".parse().unwrap(), KeyType::Ed25519);
     client.create(&"soft".parse().unwrap(), request).await.unwrap();
     client.sign("soft/mine", None, Input::Message("x".into())).await.unwrap();
     child.kill().unwrap();
@@ -222,7 +222,7 @@ async fn a_reload_adds_and_takes_backends() {
     );
     daemon.reload(&more).await;
     assert_eq!(client.backends().await.unwrap().len(), 2);
-    let request = GenerateRequest { name: "m".parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+    let request = GenerateRequest::new("m".parse().unwrap(), KeyType::EcdsaP256);
     client.create(&"more".parse().unwrap(), request).await.unwrap();
     client.sign("more/m", None, Input::Message("x".into())).await.unwrap();
     daemon.reload(&format!("{SOFT}{}", all_for_me())).await;
@@ -268,7 +268,7 @@ async fn a_passphrase_can_be_left_to_a_person() {
     let mut daemon = Daemon::with(&configuration).await;
     let client = daemon.client();
     let soft = "soft".parse().unwrap();
-    let request = || GenerateRequest { name: "k".parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+    let request = || GenerateRequest::new("k".parse().unwrap(), KeyType::EcdsaP256);
     let error = client.create(&soft, request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PinRequired, "{error}");
     assert!(error.to_string().contains("signer keys unlock soft"), "{error}");

@@ -14,7 +14,7 @@ fn soft() -> BackendName {
 }
 
 async fn create(client: &Client, name: &str, key_type: KeyType) -> signer_core::KeyInfo {
-    let request = GenerateRequest { name: name.parse().unwrap(), key_type, id: None };
+    let request = GenerateRequest::new(name.parse().unwrap(), key_type);
     client.create(&soft(), request).await.unwrap()
 }
 
@@ -76,7 +76,7 @@ async fn a_key_is_imported_and_its_secret_is_nowhere_in_the_log() {
         .unwrap();
     let key = PrivateKey::read(&output.stdout, None).unwrap();
     let secret = key.pkcs8_der().to_vec();
-    let request = ImportRequest { name: "imported".parse().unwrap(), key, id: None };
+    let request = ImportRequest::new("imported".parse().unwrap(), key);
     let info = client.import(&soft(), request).await.unwrap();
     let signed = client.sign("soft/imported", None, message("a very confidential message")).await.unwrap();
     let request = SignRequest::message(signed.algorithm, "a very confidential message");
@@ -133,9 +133,9 @@ async fn malformed_requests_are_told_what_is_wrong_with_them() {
         assert_eq!(error.kind(), kind, "{key} {algorithm}: {error}");
         assert!(error.to_string().contains(part), "{key} {algorithm}: {error}");
     }
-    let bad = GenerateRequest { name: "p256".parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+    let bad = GenerateRequest::new("p256".parse().unwrap(), KeyType::EcdsaP256);
     assert_eq!(client.create(&soft(), bad).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
-    let versioned = GenerateRequest { name: "n@2".parse().unwrap(), key_type: KeyType::EcdsaP256, id: None };
+    let versioned = GenerateRequest::new("n@2".parse().unwrap(), KeyType::EcdsaP256);
     assert_eq!(client.create(&soft(), versioned).await.unwrap_err().kind(), ErrorKind::BadRequest);
     assert!(
         raw.import_key(pb::ImportKeyRequest { key: "soft/i".into(), pkcs8: vec![1; 40], id: None })
@@ -156,7 +156,7 @@ async fn lists_are_cut_into_pages() {
         create(&client, &format!("k{n}"), KeyType::EcdsaP256).await;
     }
     let zweit: BackendName = "zweit".parse().unwrap();
-    let request = GenerateRequest { name: "z".parse().unwrap(), key_type: KeyType::Ed25519, id: None };
+    let request = GenerateRequest::new("z".parse().unwrap(), KeyType::Ed25519);
     client.create(&zweit, request).await.unwrap();
     for size in 1..8 {
         let mut found = Vec::new();
@@ -216,7 +216,7 @@ async fn a_certificate_is_kept_beside_its_key() {
     assert!(status.success());
     let key = PrivateKey::read(&std::fs::read(key).unwrap(), None).unwrap();
     let certificate = std::fs::read(certificate).unwrap();
-    client.import(&soft(), ImportRequest { name: "c".parse().unwrap(), key, id: None }).await.unwrap();
+    client.import(&soft(), ImportRequest::new("c".parse().unwrap(), key)).await.unwrap();
     client.sign("soft/c", None, message("x")).await.unwrap();
     assert_eq!(client.key_info("soft/c").await.unwrap().1.certificate, None);
     let (_, info) = client.store_certificate("soft/c", &certificate).await.unwrap();
@@ -297,7 +297,7 @@ async fn a_deadline_is_kept() {
     create(&client, "rsa", KeyType::Rsa2048).await;
     let hurried = daemon.client().timeout(std::time::Duration::from_millis(1));
     let begin = std::time::Instant::now();
-    let request = GenerateRequest { name: "late".parse().unwrap(), key_type: KeyType::Rsa4096, id: None };
+    let request = GenerateRequest::new("late".parse().unwrap(), KeyType::Rsa4096);
     let error = hurried.create(&soft(), request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     assert!(error.is_uncertain(), "{error}");

@@ -41,11 +41,11 @@ pub(crate) async fn make_named(
     let what = format!("making a {key_type} key {name}");
     if profile.generates.contains(&key_type) && profile.has(Ability::Generate) {
         let generate = Ability::Generate.require(backend.generate(), "under test")?;
-        generate.generate(GenerateRequest { name, key_type, id: None }).await.context(what)
+        generate.generate(GenerateRequest::new(name, key_type)).await.context(what)
     } else {
         let import = Ability::Import.require(backend.import(), "under test")?;
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        import.import(ImportRequest { name, key, id: None }).await.context(what)
+        import.import(ImportRequest::new(name, key)).await.context(what)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{BoxFuture, Error, KeyInfo, KeyName, KeySelector, KeyType, Pin, PrivateKey, Result, Signer};
+use crate::{
+    BoxFuture, Error, Evidence, KeyInfo, KeyName, KeyPolicy, KeySelector, KeyType, Pin, PrivateKey, Result,
+    Signer, TouchPrompt,
+};
 
 /// One configured place for keys: a folder of key files, a token, a card, a TPM, a cloud service.
 ///
@@ -41,6 +44,10 @@ pub trait Backend: Send + Sync {
     fn store_certificate(&self) -> Option<&dyn StoreCertificate> {
         None
     }
+    /// Proves where its keys are.
+    fn attest(&self) -> Option<&dyn Attest> {
+        None
+    }
     /// Takes a PIN.
     fn unlock(&self) -> Option<&dyn Unlock> {
         None
@@ -58,6 +65,7 @@ pub trait Backend: Send + Sync {
             Ability::Delete => self.delete().is_some(),
             Ability::Rotate => self.rotate().is_some(),
             Ability::StoreCertificate => self.store_certificate().is_some(),
+            Ability::Attest => self.attest().is_some(),
             Ability::Unlock => self.unlock().is_some(),
             Ability::Watch => self.watch().is_some(),
         };
@@ -78,6 +86,8 @@ pub enum Ability {
     Rotate,
     /// [`StoreCertificate`]
     StoreCertificate,
+    /// [`Attest`]
+    Attest,
     /// [`Unlock`]
     Unlock,
     /// [`Watch`]
@@ -86,12 +96,13 @@ pub enum Ability {
 
 impl Ability {
     /// Every ability.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Generate,
         Self::Import,
         Self::Delete,
         Self::Rotate,
         Self::StoreCertificate,
+        Self::Attest,
         Self::Unlock,
         Self::Watch,
     ];
@@ -104,6 +115,7 @@ impl Ability {
             Self::Delete => "delete",
             Self::Rotate => "rotate",
             Self::StoreCertificate => "store-certificate",
+            Self::Attest => "attest",
             Self::Unlock => "unlock",
             Self::Watch => "watch",
         }
@@ -123,6 +135,7 @@ impl Ability {
                 Self::Delete => "delete keys",
                 Self::Rotate => "rotate keys",
                 Self::StoreCertificate => "store certificates",
+                Self::Attest => "attest keys",
                 Self::Unlock => "be unlocked with a PIN",
                 Self::Watch => "be watched",
             };
@@ -201,6 +214,15 @@ pub struct GenerateRequest {
     pub key_type: KeyType,
     /// The device's identifier for it (`CKA_ID`), where the caller wants a certain one.
     pub id: Option<Vec<u8>>,
+    /// What the device shall demand before it signs. `Unsupported` where the device cannot.
+    pub policy: KeyPolicy,
+}
+
+impl GenerateRequest {
+    /// A request without wishes beyond name and kind.
+    pub fn new(name: KeyName, key_type: KeyType) -> Self {
+        Self { name, key_type, id: None, policy: KeyPolicy::default() }
+    }
 }
 
 /// Takes keys in.
@@ -218,6 +240,15 @@ pub struct ImportRequest {
     pub key: PrivateKey,
     /// The device's identifier for it, where the caller wants a certain one.
     pub id: Option<Vec<u8>>,
+    /// What the device shall demand before it signs. `Unsupported` where the device cannot.
+    pub policy: KeyPolicy,
+}
+
+impl ImportRequest {
+    /// A request without wishes beyond the name.
+    pub fn new(name: KeyName, key: PrivateKey) -> Self {
+        Self { name, key, id: None, policy: KeyPolicy::default() }
+    }
 }
 
 /// Destroys keys.
@@ -240,6 +271,13 @@ pub trait StoreCertificate: Send + Sync {
         key: &'a KeySelector,
         certificate: &'a [u8],
     ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Proves where its keys are.
+pub trait Attest: Send + Sync {
+    /// The device's own statement on a key, under its maker's signature. `Unsupported` for a key that the device does
+    /// not vouch for (an imported one).
+    fn attest<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Evidence>>;
 }
 
 /// Takes a PIN.
@@ -275,6 +313,20 @@ pub enum Event {
     Down(Error),
     /// The device wants a PIN.
     PinRequired(crate::PinPrompt),
+    /// A request waits until somebody touches the device.
+    TouchRequired {
+        /// Which device and key, and for how long.
+        prompt: TouchPrompt,
+        /// Who asks, as the daemon knows the caller.
+        caller: String,
+        /// What is to be signed, in words.
+        purpose: String,
+    },
+    /// Nobody need touch the device for this key any more.
+    TouchEnded {
+        /// The key, by its name in its backend.
+        key: String,
+    },
     /// A driver process ended and is started again after so long.
     DriverRestarting {
         /// Why it ended.

@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::{
-    Address, BoxFuture, Digest, Error, ErrorKind, KeyName, PublicKey, Result, Signature, SignatureAlgorithm,
+    Address, BoxFuture, Digest, Error, ErrorKind, KeyName, KeyPolicy, PublicKey, Result, Signature,
+    SignatureAlgorithm, TouchListener,
 };
 
 /// One key that signs. Wrappers (policy, audit, metrics, retry, failover) are `Signer`s around another one.
@@ -59,6 +60,8 @@ pub struct KeyInfo {
     pub origin: KeyOrigin,
     /// Whether the device would give the private key away; `None` where it does not say.
     pub extractable: Option<bool>,
+    /// What the device demands before it signs, as far as it says so.
+    pub policy: KeyPolicy,
     /// When it was made, where the backend knows.
     pub created: Option<SystemTime>,
     /// The device's own identifier (`CKA_ID`), where it has one.
@@ -115,6 +118,7 @@ pub struct SignRequest {
     algorithm: SignatureAlgorithm,
     input: Input,
     deadline: Option<Instant>,
+    touch: Option<TouchListener>,
 }
 
 impl SignRequest {
@@ -139,7 +143,7 @@ impl SignRequest {
                 }
             }
         }
-        Ok(Self { algorithm, input, deadline: None })
+        Ok(Self { algorithm, input, deadline: None, touch: None })
     }
 
     /// A request that signs `digest` as `algorithm` hashes it.
@@ -149,7 +153,7 @@ impl SignRequest {
 
     /// A request that signs `message`.
     pub fn message(algorithm: SignatureAlgorithm, message: impl Into<Bytes>) -> Self {
-        Self { algorithm, input: Input::Message(message.into()), deadline: None }
+        Self { algorithm, input: Input::Message(message.into()), deadline: None, touch: None }
     }
 
     /// Says until when an answer is of use.
@@ -157,6 +161,18 @@ impl SignRequest {
     pub fn deadline(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// Says whom to tell when the device waits for a touch.
+    #[must_use]
+    pub fn on_touch(mut self, listener: TouchListener) -> Self {
+        self.touch = Some(listener);
+        self
+    }
+
+    /// Whom to tell when the device waits for a touch.
+    pub fn touch_listener(&self) -> Option<&TouchListener> {
+        self.touch.as_ref()
     }
 
     /// How to sign.

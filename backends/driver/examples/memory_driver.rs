@@ -11,8 +11,8 @@ use std::sync::{
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use signer_core::{
     Backend, BackendInfo, BoxFuture, Digest, Error, ErrorKind, HashAlgorithm, KeyInfo, KeyName, KeyOrigin,
-    KeyPage, KeySelector, KeyType, ListRequest, PinOutcome, PinPrompt, PinSource, PublicKey, Result,
-    SignRequest, Signature, SignatureAlgorithm, Signer,
+    KeyPage, KeyPolicy, KeySelector, KeyType, ListRequest, PinOutcome, PinPrompt, PinSource, PublicKey,
+    Result, SignRequest, Signature, SignatureAlgorithm, Signer,
 };
 use signer_driver::Setup;
 
@@ -118,6 +118,7 @@ impl MemoryKey {
             id: None,
             address: None,
             certificate: None,
+            policy: KeyPolicy::default(),
         };
         let Memory { signed, crash_every, hang_once, .. } = backend;
         Ok(Self {

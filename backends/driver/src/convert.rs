@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use signer_core::{BackendInfo, Error, ErrorKind, KeyInfo, KeyOrigin, KeyPage, KeyType, PublicKey, Result};
+use signer_core::{
+    BackendInfo, Error, ErrorKind, Evidence, EvidenceFormat, KeyInfo, KeyOrigin, KeyPage, KeyPolicy, KeyType,
+    PcrSelection, PublicKey, Result,
+};
 
 use crate::pb;
 
@@ -51,7 +54,39 @@ pub(crate) fn key_to_pb(key: &KeyInfo) -> pb::KeyInfo {
         id: key.id.clone(),
         address: key.address.as_ref().map(ToString::to_string),
         certificate: key.certificate.clone(),
+        policy: policy_to_pb(&key.policy),
     }
+}
+
+/// No message for no demands.
+pub(crate) fn policy_to_pb(policy: &KeyPolicy) -> Option<pb::KeyPolicy> {
+    (*policy != KeyPolicy::default()).then(|| pb::KeyPolicy {
+        pin: policy.pin.map(|p| p.name().to_owned()),
+        touch: policy.touch.map(|p| p.name().to_owned()),
+        pcrs: policy.pcrs.iter().flat_map(|s| s.registers()).map(u32::from).collect(),
+        pcr_authority: policy.pcr_authority.as_ref().map(|k| k.as_der().to_vec()),
+    })
+}
+
+pub(crate) fn policy_from_pb(policy: Option<pb::KeyPolicy>) -> Result<KeyPolicy> {
+    let Some(policy) = policy else { return Ok(KeyPolicy::default()) };
+    Ok(KeyPolicy {
+        pin: policy.pin.map(|p| p.parse()).transpose()?,
+        touch: policy.touch.map(|p| p.parse()).transpose()?,
+        pcrs: match &policy.pcrs[..] {
+            [] => None,
+            pcrs => Some(PcrSelection::new(pcrs.iter().map(|n| u8::try_from(*n).unwrap_or(u8::MAX)))?),
+        },
+        pcr_authority: policy.pcr_authority.map(|k| PublicKey::from_der(&k)).transpose()?,
+    })
+}
+
+pub(crate) fn evidence_to_pb(evidence: Evidence) -> pb::Evidence {
+    pb::Evidence { format: evidence.format.name().to_owned(), parts: evidence.parts }
+}
+
+pub(crate) fn evidence_from_pb(evidence: pb::Evidence) -> Result<Evidence> {
+    Ok(Evidence { format: EvidenceFormat::from_name(&evidence.format)?, parts: evidence.parts })
 }
 
 pub(crate) fn key_from_pb(key: pb::KeyInfo) -> Result<KeyInfo> {
@@ -73,6 +108,7 @@ pub(crate) fn key_from_pb(key: pb::KeyInfo) -> Result<KeyInfo> {
         id: key.id,
         address: key.address.map(|a| a.parse()).transpose()?,
         certificate: key.certificate,
+        policy: policy_from_pb(key.policy)?,
     })
 }
 

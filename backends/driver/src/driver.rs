@@ -244,7 +244,11 @@ impl Link {
             Event::Up => pb::event::What::Up(pb::Done {}),
             Event::Down(error) => pb::event::What::Down(convert::error_to_pb(error)),
             // A PIN is asked for by a lease, and drivers do not run drivers.
-            Event::PinRequired(_) | Event::DriverRestarting { .. } => return,
+            // Told as requests or by the daemon itself.
+            Event::PinRequired(_)
+            | Event::TouchRequired { .. }
+            | Event::TouchEnded { .. }
+            | Event::DriverRestarting { .. } => return,
         };
         self.answer(0, pb::from_driver::Body::Event(pb::Event { what: Some(what) }));
     }

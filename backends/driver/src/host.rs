@@ -10,9 +10,9 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Generate,
-    GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Pin, Result,
-    Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
+    Ability, Attest, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Evidence,
+    Generate, GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest,
+    Pin, Result, Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
 };
 
 use crate::{
@@ -255,7 +255,7 @@ impl Shared {
         let mut deaths = 0;
         while deaths < MAX_DEATHS {
             let link = self.pick(FIRST_GUESS_NS, until).await?;
-            match link.call(request.clone(), FIRST_GUESS_NS, None, HANG).await {
+            match link.call(request.clone(), FIRST_GUESS_NS, None, HANG, None).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
                 Err(CallError::Died(_)) => deaths += 1,
@@ -271,7 +271,7 @@ impl Shared {
         let until = Instant::now() + PATIENCE;
         loop {
             let link = self.pick(FIRST_GUESS_NS, until).await?;
-            match link.call(request.clone(), FIRST_GUESS_NS, None, SLOW_HANG).await {
+            match link.call(request.clone(), FIRST_GUESS_NS, None, SLOW_HANG, None).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
                 Err(CallError::Died(reason)) => {
@@ -342,6 +342,9 @@ impl Backend for DriverBackend {
     fn store_certificate(&self) -> Option<&dyn StoreCertificate> {
         self.has(Ability::StoreCertificate).map(|this| this as _)
     }
+    fn attest(&self) -> Option<&dyn Attest> {
+        self.has(Ability::Attest).map(|this| this as _)
+    }
     fn unlock(&self) -> Option<&dyn Unlock> {
         self.has(Ability::Unlock).map(|this| this as _)
     }
@@ -366,15 +369,24 @@ fn key(shared: &Shared, answer: Answer) -> Result<KeyInfo> {
 
 impl Generate for DriverBackend {
     fn generate(&self, r: GenerateRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request =
-            pb::Generate { name: r.name.to_string(), key_type: r.key_type.name().to_owned(), id: r.id };
+        let request = pb::Generate {
+            name: r.name.to_string(),
+            key_type: r.key_type.name().to_owned(),
+            id: r.id,
+            policy: convert::policy_to_pb(&r.policy),
+        };
         Box::pin(async move { key(&self.0, self.0.change(Request::Generate(request)).await?) })
     }
 }
 
 impl Import for DriverBackend {
     fn import(&self, r: ImportRequest) -> BoxFuture<'_, Result<KeyInfo>> {
-        let request = pb::Import { name: r.name.to_string(), pkcs8: r.key.pkcs8_der().to_vec(), id: r.id };
+        let request = pb::Import {
+            name: r.name.to_string(),
+            pkcs8: r.key.pkcs8_der().to_vec(),
+            id: r.id,
+            policy: convert::policy_to_pb(&r.policy),
+        };
         Box::pin(async move { key(&self.0, self.0.change(Request::Import(request)).await?) })
     }
 }
@@ -402,6 +414,18 @@ impl StoreCertificate for DriverBackend {
         let request =
             pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
         Box::pin(async move { done(&self.0, &self.0.change(Request::StoreCertificate(request)).await?) })
+    }
+}
+
+impl Attest for DriverBackend {
+    fn attest<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<Evidence>> {
+        let request = pb::Attest { selector: selector.to_string() };
+        Box::pin(async move {
+            match self.0.ask(Request::Attest(request)).await? {
+                Answer::Evidence(evidence) => convert::evidence_from_pb(evidence),
+                _ => Err(self.0.unexpected()),
+            }
+        })
     }
 }
 

@@ -28,6 +28,7 @@ impl Generate for Pkcs11Backend {
 
 impl Pkcs11Backend {
     fn generate_now(&self, request: &GenerateRequest) -> Result<KeyInfo> {
+        request.policy.none("pkcs11")?;
         let mark = mark(&request.name, request.id.as_deref(), random_id)?;
         let by_chance = request.id.is_none() && request.name.as_id().is_none();
         let pkcs11_type = pkcs11_type(request.key_type);

@@ -30,6 +30,7 @@ impl Import for Pkcs11Backend {
 
 impl Pkcs11Backend {
     fn import_now(&self, request: &ImportRequest) -> Result<KeyInfo> {
+        request.policy.none("pkcs11")?;
         let key_type = request.key.key_type();
         let half = request.key.public_key();
         let mark =

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use cryptoki_sys as sys;
-use signer_core::{Address, Error, ErrorKind, KeyInfo, KeyName, KeyOrigin, Pkcs11Uri, PublicKey, Result};
+use signer_core::{
+    Address, Error, ErrorKind, KeyInfo, KeyName, KeyOrigin, KeyPolicy, Pkcs11Uri, PublicKey, Result,
+};
 
 use crate::{
     fault::Fault,
@@ -196,6 +198,7 @@ fn describe(
         id,
         address: Some(Address::Pkcs11(address)),
         certificate,
+        policy: KeyPolicy::default(),
     })
 }
 

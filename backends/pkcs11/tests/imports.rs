@@ -12,7 +12,7 @@ mod support;
 use support::*;
 
 fn import(backend: &Pkcs11Backend, name: &str, key: PrivateKey) -> Result<KeyInfo> {
-    now(Import::import(backend, ImportRequest { name: name.parse().unwrap(), key, id: None }))
+    now(Import::import(backend, ImportRequest::new(name.parse().unwrap(), key)))
 }
 
 fn store(backend: &Pkcs11Backend, name: &str, certificate: &[u8]) -> Result<()> {

@@ -80,7 +80,7 @@ on_every_token! {
         let labels = ["a/b/c", "Schlüssel 鍵", "a@b", "100%", "id:01", "with space", "*", "\"';--", "-n", &"x".repeat(200)];
         for label in labels {
             let name = signer_core::KeyName::label(label).unwrap();
-            let request = GenerateRequest { name: name.clone(), key_type: KeyType::EcdsaP256, id: None };
+            let request = GenerateRequest::new(name.clone(), KeyType::EcdsaP256);
             let made = make(&backend, request.clone()).unwrap();
             assert_eq!(made.name, name);
             let signer = open(&backend, &name.to_string()).unwrap();
@@ -134,7 +134,7 @@ on_every_token! {
         delete(&backend, "release").unwrap();
         assert_eq!(sign(&*old, ecdsa(), b"x").unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(now(old.health()).unwrap_err().kind(), ErrorKind::NotFound);
-        let again = GenerateRequest { name: "release".parse().unwrap(), key_type: KeyType::EcdsaP256, id };
+        let again = GenerateRequest { id, ..GenerateRequest::new("release".parse().unwrap(), KeyType::EcdsaP256) };
         make(&backend, again).unwrap();
         assert_eq!(sign(&*old, ecdsa(), b"x").unwrap_err().kind(), ErrorKind::NotFound);
         sign(&*open(&backend, "release").unwrap(), ecdsa(), b"x").unwrap();

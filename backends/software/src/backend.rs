@@ -7,8 +7,8 @@ use std::{
 
 use signer_core::{
     Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Generate, GenerateRequest, Import,
-    ImportRequest, KeyInfo, KeyName, KeyOrigin, KeyPage, KeySelector, KeyType, ListRequest, Result, Rotate,
-    Signer, StoreCertificate,
+    ImportRequest, KeyInfo, KeyName, KeyOrigin, KeyPage, KeyPolicy, KeySelector, KeyType, ListRequest,
+    Result, Rotate, Signer, StoreCertificate,
 };
 
 use crate::{
@@ -104,6 +104,7 @@ impl SoftwareBackend {
             id: None,
             address: None,
             certificate: stored.certificate,
+            policy: KeyPolicy::default(),
         })
     }
 
@@ -355,7 +356,8 @@ impl Backend for SoftwareBackend {
 impl Generate for SoftwareBackend {
     fn generate(&self, request: GenerateRequest) -> BoxFuture<'_, Result<KeyInfo>> {
         Box::pin(async move {
-            let GenerateRequest { name, key_type, id } = request;
+            let GenerateRequest { name, key_type, id, policy } = request;
+            policy.none(&self.shared.name)?;
             let make = || PrivateHalf::generate(key_type);
             self.about(&name, self.create(&name, id.as_deref(), KeyOrigin::Generated, make))
         })
@@ -365,7 +367,8 @@ impl Generate for SoftwareBackend {
 impl Import for SoftwareBackend {
     fn import(&self, request: ImportRequest) -> BoxFuture<'_, Result<KeyInfo>> {
         Box::pin(async move {
-            let ImportRequest { name, key, id } = request;
+            let ImportRequest { name, key, id, policy } = request;
+            policy.none(&self.shared.name)?;
             let make = || PrivateHalf::from_pkcs8(key.key_type(), key.pkcs8_der());
             self.about(&name, self.create(&name, id.as_deref(), KeyOrigin::Imported, make))
         })

@@ -157,7 +157,7 @@ fn openssl_verifies_what_an_imported_key_signs() {
     ] {
         let key = PrivateKey::read(&openssl(arguments), None).unwrap();
         let public = key.public_key().clone();
-        let request = ImportRequest { name: KeyName::label(name).unwrap(), key, id: None };
+        let request = ImportRequest::new(KeyName::label(name).unwrap(), key);
         let info = now(Backend::import(&place.backend).unwrap().import(request)).unwrap();
         assert_eq!((&info.public_key, info.origin), (&public, KeyOrigin::Imported));
         let again = place.started_again();

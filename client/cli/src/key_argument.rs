@@ -39,7 +39,7 @@ pub(crate) async fn public_key(argument: &str, context: &Context) -> Result<Publ
     Ok(context.client().key_info(&reference.to_string()).await?.1.public_key)
 }
 
-fn read(path: &Path) -> Result<PublicKey, Failure> {
+pub(crate) fn read(path: &Path) -> Result<PublicKey, Failure> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).and_then(|f| f.take(MAX_LEN).read_to_end(&mut bytes));
     file.map_err(|e| Failure::io(format!("the public key {} cannot be read", path.display()), &e))?;

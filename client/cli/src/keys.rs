@@ -1,18 +1,19 @@
 //! `signer keys …`: what keys there are, and making, taking in and destroying them.
 
-use std::time::UNIX_EPOCH;
+use std::{path::PathBuf, time::UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use signer_core::{BackendName, KeyInfo, KeyName, KeyRef};
+use signer_core::{BackendName, KeyInfo, KeyName, KeyPolicy, KeyRef, PcrSelection, PinPolicy, TouchPolicy};
 
 use crate::{
     context::Context,
     failure::{Exit, Failure},
-    key_argument::Reference,
+    key_argument::{self, Reference},
     status::utc,
 };
 
+mod attest;
 mod certificate;
 mod create;
 mod delete;
@@ -38,6 +39,7 @@ enum Command {
     Delete(delete::Delete),
     Rotate(rotate::Rotate),
     Certificate(certificate::Certificate),
+    Attest(attest::Attest),
     Unlock(unlock::Unlock),
 }
 
@@ -51,6 +53,7 @@ impl Keys {
             Command::Delete(command) => command.run(context).await,
             Command::Rotate(command) => command.run(context).await,
             Command::Certificate(command) => command.run(context).await,
+            Command::Attest(command) => command.run(context).await,
             Command::Unlock(command) => command.run(context).await,
         }
     }
@@ -83,6 +86,50 @@ impl std::str::FromStr for KeyId {
     }
 }
 
+/// What the device shall demand before a new key signs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What the device demands, where it can")]
+struct Demands {
+    /// When it wants the PIN: never, once or always
+    #[arg(long, value_name = "WHEN")]
+    pin_policy: Option<PinPolicy>,
+    /// When it wants to be touched: never, cached (for 15 seconds) or always
+    #[arg(long, value_name = "WHEN")]
+    touch_policy: Option<TouchPolicy>,
+    /// Platform configuration registers of a TPM that must have the values of now: 0,2,7
+    #[arg(long, value_name = "NUMBERS")]
+    pcrs: Option<PcrSelection>,
+    /// The public key (PEM) of who may approve other values of these registers later, so that the key survives an update
+    /// of the firmware
+    #[arg(long, value_name = "FILE", requires = "pcrs")]
+    pcr_authority: Option<PathBuf>,
+}
+
+impl Demands {
+    fn policy(&self) -> Result<KeyPolicy, Failure> {
+        Ok(KeyPolicy {
+            pin: self.pin_policy,
+            touch: self.touch_policy,
+            pcrs: self.pcrs,
+            pcr_authority: self.pcr_authority.as_deref().map(key_argument::read).transpose()?,
+        })
+    }
+}
+
+/// What a device demands, in words; `None` when it says nothing.
+fn demands(policy: &KeyPolicy) -> Option<String> {
+    let words: Vec<_> = [
+        policy.pin.map(|p| format!("PIN {p}")),
+        policy.touch.map(|t| format!("touch {t}")),
+        policy.pcrs.map(|p| format!("PCRs {p} unchanged")),
+        policy.pcr_authority.as_ref().map(|k| format!("or approved by the holder of {:?}", k.fingerprint())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 /// A key as programs read it.
 fn object(backend: &BackendName, key: &KeyInfo) -> serde_json::Value {
     json!({
@@ -97,6 +144,9 @@ fn object(backend: &BackendName, key: &KeyInfo) -> serde_json::Value {
         "fingerprint": format!("{:?}", key.public_key.fingerprint()),
         "public_key": key.public_key.to_pem(),
         "has_certificate": key.certificate.is_some(),
+        "pin_policy": key.policy.pin.map(PinPolicy::name),
+        "touch_policy": key.policy.touch.map(TouchPolicy::name),
+        "pcrs": key.policy.pcrs.map(|p| p.registers().collect::<Vec<_>>()),
     })
 }
 

@@ -50,6 +50,11 @@ fn line(event: &DaemonEvent) -> String {
             let tries = prompt.tries_left.map(|n| format!(", {n} tries left")).unwrap_or_default();
             format!(": {}{tries}; run `signer keys unlock {backend}`", prompt.device)
         }
+        Happening::Backend(Event::TouchRequired { prompt, caller, purpose }) => format!(
+            ": touch {} within {:?}: {caller} asks {} for {purpose}",
+            prompt.device, prompt.timeout, prompt.key
+        ),
+        Happening::Backend(Event::TouchEnded { key }) => format!(" {key}"),
         Happening::Backend(Event::DriverRestarting { reason, backoff }) => {
             format!(" in {backoff:?}: {reason}")
         }
@@ -76,6 +81,14 @@ fn object(event: &DaemonEvent) -> serde_json::Value {
             object["key"] = json!(prompt.key);
             object["tries_left"] = json!(prompt.tries_left);
         }
+        Happening::Backend(Event::TouchRequired { prompt, caller, purpose }) => {
+            object["device"] = json!(prompt.device);
+            object["key"] = json!(prompt.key);
+            object["timeout_ms"] = json!(prompt.timeout.as_millis() as u64);
+            object["caller"] = json!(caller);
+            object["purpose"] = json!(purpose);
+        }
+        Happening::Backend(Event::TouchEnded { key }) => object["key"] = json!(key),
         Happening::Backend(Event::DriverRestarting { reason, backoff }) => {
             object["reason"] = json!(reason);
             object["backoff_ms"] = json!(backoff.as_millis() as u64);

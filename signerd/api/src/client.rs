@@ -6,13 +6,15 @@ use std::{
 };
 
 use signer_core::{
-    Ability, BackendInfo, BackendName, Error, ErrorKind, GenerateRequest, ImportRequest, Input, KeyInfo,
-    ListRequest, Result, Signature, SignatureAlgorithm, UnlockRequest,
+    Ability, BackendInfo, BackendName, Error, ErrorKind, Evidence, GenerateRequest, ImportRequest, Input,
+    KeyInfo, ListRequest, Result, Signature, SignatureAlgorithm, UnlockRequest,
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
-    backend_from_pb, error_from_pb, error_from_status, key_from_pb, pb,
+    backend_from_pb,
+    convert::{evidence_from_pb, policy_to_pb},
+    error_from_pb, error_from_status, key_from_pb, pb,
     status::{is_connection_loss, late},
 };
 use connection::Connection;
@@ -234,6 +236,7 @@ impl Client {
             key: format!("{backend}/{}", request.name),
             key_type: request.key_type.name().to_owned(),
             id: request.id,
+            policy: policy_to_pb(&request.policy),
         };
         Ok(key_from_pb(self.change(request, |mut c: Rpc, r| async move { c.create_key(r).await }).await?)?.1)
     }
@@ -244,6 +247,7 @@ impl Client {
             key: format!("{backend}/{}", request.name),
             pkcs8: request.key.pkcs8_der().to_vec(),
             id: request.id,
+            policy: policy_to_pb(&request.policy),
         };
         Ok(key_from_pb(self.change(request, |mut c: Rpc, r| async move { c.import_key(r).await }).await?)?.1)
     }
@@ -264,6 +268,13 @@ impl Client {
     pub async fn store_certificate(&self, key: &str, certificate: &[u8]) -> Result<(BackendName, KeyInfo)> {
         let request = pb::StoreCertificateRequest { key: key.to_owned(), certificate: certificate.to_vec() };
         key_from_pb(self.change(request, |mut c: Rpc, r| async move { c.store_certificate(r).await }).await?)
+    }
+
+    /// The device's own statement on a key, not yet verified.
+    pub async fn attest(&self, key: &str) -> Result<Evidence> {
+        let request = pb::AttestRequest { key: key.to_owned() };
+        let rpc = |mut c: Rpc, r| async move { c.attest(r).await };
+        evidence_from_pb(self.ask(self.deadline(), request, rpc).await?)
     }
 
     /// Gives a backend its PIN.

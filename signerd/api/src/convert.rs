@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use signer_core::{
-    Ability, BackendInfo, BackendName, Error, KeyInfo, KeyOrigin, KeyRef, KeyType, PublicKey, Result,
+    Ability, BackendInfo, BackendName, Error, Evidence, EvidenceFormat, KeyInfo, KeyOrigin, KeyPolicy,
+    KeyRef, KeyType, PcrSelection, PublicKey, Result,
 };
 
 use crate::{BackendStatus, error_from_pb, error_to_pb, pb};
@@ -21,7 +22,41 @@ pub fn key_to_pb(backend: &str, key: &KeyInfo) -> pb::Key {
         id: key.id.clone(),
         address: key.address.as_ref().map(ToString::to_string),
         certificate: key.certificate.clone(),
+        policy: policy_to_pb(&key.policy),
     }
+}
+
+/// No message for no demands.
+pub(crate) fn policy_to_pb(policy: &KeyPolicy) -> Option<pb::KeyPolicy> {
+    (*policy != KeyPolicy::default()).then(|| pb::KeyPolicy {
+        pin: policy.pin.map(|p| p.name().to_owned()),
+        touch: policy.touch.map(|p| p.name().to_owned()),
+        pcrs: policy.pcrs.iter().flat_map(|s| s.registers()).map(u32::from).collect(),
+        pcr_authority: policy.pcr_authority.as_ref().map(|k| k.as_der().to_vec()),
+    })
+}
+
+/// What a caller demands of a new key; a word that is not known here is an error.
+pub fn policy_from_pb(policy: Option<pb::KeyPolicy>) -> Result<KeyPolicy> {
+    let Some(policy) = policy else { return Ok(KeyPolicy::default()) };
+    Ok(KeyPolicy {
+        pin: policy.pin.map(|p| p.parse()).transpose()?,
+        touch: policy.touch.map(|p| p.parse()).transpose()?,
+        pcrs: match &policy.pcrs[..] {
+            [] => None,
+            pcrs => Some(PcrSelection::new(pcrs.iter().map(|n| u8::try_from(*n).unwrap_or(u8::MAX)))?),
+        },
+        pcr_authority: policy.pcr_authority.map(|k| PublicKey::from_der(&k)).transpose()?,
+    })
+}
+
+/// A device's statement as a message.
+pub fn evidence_to_pb(evidence: Evidence) -> pb::Evidence {
+    pb::Evidence { format: evidence.format.name().to_owned(), parts: evidence.parts }
+}
+
+pub(crate) fn evidence_from_pb(evidence: pb::Evidence) -> Result<Evidence> {
+    Ok(Evidence { format: EvidenceFormat::from_name(&evidence.format)?, parts: evidence.parts })
 }
 
 /// The backend and the key that a message describes. Algorithms and addresses that only a newer daemon knows are
@@ -47,6 +82,7 @@ pub fn key_from_pb(key: pb::Key) -> Result<(BackendName, KeyInfo)> {
         id: key.id,
         address: key.address.and_then(|a| a.parse().ok()),
         certificate: key.certificate,
+        policy: policy_from_pb(key.policy)?,
     };
     Ok((backend, info))
 }
@@ -121,6 +157,12 @@ mod tests {
             id: Some(vec![1, 2]),
             address: Some("pkcs11:token=t;object=k".parse().unwrap()),
             certificate: Some(vec![0x30, 0]),
+            policy: KeyPolicy {
+                pin: Some(signer_core::PinPolicy::Always),
+                touch: Some(signer_core::TouchPolicy::Cached),
+                pcrs: Some("0,7".parse().unwrap()),
+                pcr_authority: Some(PublicKey::from_raw(KeyType::Ed25519, &raw).unwrap()),
+            },
         }
     }
 

@@ -57,6 +57,7 @@ fn key() -> KeyInfo {
         id: None,
         address: None,
         certificate: None,
+        policy: signer_core::KeyPolicy::default(),
     }
 }
 
@@ -163,6 +164,9 @@ impl pb::signer_service_server::SignerService for Peer {
         Err(Status::unimplemented(""))
     }
 
+    async fn attest(&self, _: Request<pb::AttestRequest>) -> Answer<pb::Evidence> {
+        Err(Status::unimplemented("not here"))
+    }
     async fn unlock(&self, _: Request<pb::UnlockRequest>) -> Answer<pb::UnlockResponse> {
         Err(Status::unimplemented(""))
     }
@@ -387,11 +391,7 @@ async fn nobody_waits_longer_than_the_deadline() {
 #[tokio::test]
 async fn a_change_whose_answer_is_lost_may_have_happened() {
     let place = Place::new(|_| Step::Echo);
-    let request = || signer_core::GenerateRequest {
-        name: "new".parse().unwrap(),
-        key_type: KeyType::EcdsaP256,
-        id: None,
-    };
+    let request = || signer_core::GenerateRequest::new("new".parse().unwrap(), KeyType::EcdsaP256);
     let soft = "soft".parse().unwrap();
     let client = Client::new(&place.socket).retrying();
     assert!(!client.create(&soft, request()).await.unwrap_err().is_uncertain(), "it was never sent");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use signer_core::{
-    Backend, BackendInfo, BoxFuture, Delete, Error, EventSink, Generate, GenerateRequest, Import,
-    ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Result, Rotate, Signer,
+    Attest, Backend, BackendInfo, BoxFuture, Delete, Error, EventSink, Evidence, Generate, GenerateRequest,
+    Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Result, Rotate, Signer,
     StoreCertificate, Unlock, UnlockRequest, Watch,
 };
 
@@ -61,6 +61,9 @@ impl Backend for BlockingBackend {
     fn store_certificate(&self) -> Option<&dyn StoreCertificate> {
         self.0.store_certificate().map(|_| self as _)
     }
+    fn attest(&self) -> Option<&dyn Attest> {
+        self.0.attest().map(|_| self as _)
+    }
     fn unlock(&self) -> Option<&dyn Unlock> {
         self.0.unlock().map(|_| self as _)
     }
@@ -103,6 +106,13 @@ impl StoreCertificate for BlockingBackend {
     ) -> BoxFuture<'a, Result<()>> {
         let (key, certificate) = (key.clone(), certificate.to_vec());
         self.run(move |b| wait(still(b.store_certificate())?.store_certificate(&key, &certificate)))
+    }
+}
+
+impl Attest for BlockingBackend {
+    fn attest<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Evidence>> {
+        let key = key.clone();
+        self.run(move |b| wait(still(b.attest())?.attest(&key)))
     }
 }
 

@@ -1,13 +1,21 @@
 //! A caller's grants around a key.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
-use signer_core::{BoxFuture, KeyInfo, Result, SignRequest, Signature, SignatureAlgorithm, Signer};
+use signer_core::{
+    BoxFuture, Event, Input, KeyInfo, Result, SignRequest, Signature, SignatureAlgorithm, Signer,
+    TouchListener, TouchPolicy,
+};
 
 use crate::{
+    events::What,
     grants::{AlgorithmSet, Operations, denied},
     identity::Identity,
     keys::Entry,
+    place::Place,
 };
 
 /// A key as one caller may use it.
@@ -24,6 +32,52 @@ impl Policed {
         place.metrics.denied(place.name(), Operations::SIGN);
         denied(&self.caller.describe().await, Operations::SIGN, self.entry.asked(), algorithm)
     }
+
+    /// Signs with a key whose device may wait for a finger: tells the watchers who asks, and for what.
+    async fn sign_touched(&self, request: SignRequest) -> Result<Signature> {
+        let caller = self.caller.describe().await;
+        let purpose = purpose(&request);
+        let place = self.entry.place().clone();
+        let told = Arc::new(AtomicBool::new(false));
+        let listener = {
+            let (place, told) = (place.clone(), told.clone());
+            TouchListener::new(move |prompt| {
+                told.store(true, Relaxed);
+                place.tell(What::Backend(Event::TouchRequired {
+                    prompt: prompt.clone(),
+                    caller: caller.clone(),
+                    purpose: purpose.clone(),
+                }));
+            })
+        };
+        // Also when the caller goes away.
+        let _ended = Ended { place, told, key: self.info().name.to_string() };
+        self.entry.signer().sign(request.on_touch(listener)).await
+    }
+}
+
+/// What is to be signed, in words.
+fn purpose(request: &SignRequest) -> String {
+    let algorithm = request.algorithm();
+    match request.input() {
+        Input::Digest(digest) => format!("{algorithm} of the digest {digest:?}"),
+        Input::Message(message) => format!("{algorithm} of a message of {} bytes", message.len()),
+    }
+}
+
+/// Tells the watchers that nobody need touch the device any more.
+struct Ended {
+    place: Arc<Place>,
+    told: Arc<AtomicBool>,
+    key: String,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if self.told.load(Relaxed) {
+            self.place.tell(What::Backend(Event::TouchEnded { key: std::mem::take(&mut self.key) }));
+        }
+    }
 }
 
 impl Signer for Policed {
@@ -38,6 +92,9 @@ impl Signer for Policed {
         }
         if let Err(error) = self.info().check(algorithm) {
             return Box::pin(std::future::ready(Err(error)));
+        }
+        if self.info().policy.touch.is_some_and(|touch| touch != TouchPolicy::Never) {
+            return Box::pin(self.sign_touched(request));
         }
         self.entry.signer().sign(request)
     }

@@ -7,7 +7,7 @@ use signer_core::{
     Ability, Backend, BoxFuture, Error, ErrorKind, GenerateRequest, ImportRequest, KeyName, KeySelector,
     KeyType, Pin, PrivateKey, Result, UnlockRequest,
 };
-use signerd_api::{key_to_pb, pb};
+use signerd_api::{key_to_pb, pb, policy_from_pb};
 use zeroize::Zeroizing;
 
 use super::Service;
@@ -25,7 +25,8 @@ impl Service {
             "" => KeyType::EcdsaP256,
             name => name.parse()?,
         };
-        let request = GenerateRequest { name, key_type, id: request.id };
+        let request =
+            GenerateRequest { name, key_type, id: request.id, policy: policy_from_pb(request.policy)? };
         self.change(call, Operations::CREATE, place, move |place, backend| {
             Box::pin(async move {
                 let generate = Ability::Generate.require(backend.generate(), place.name().as_str())?;
@@ -41,7 +42,7 @@ impl Service {
         let pkcs8 = Zeroizing::new(request.pkcs8);
         let (place, name) = self.new_key(&call, Operations::IMPORT, &request.key).await?;
         let key = PrivateKey::read(&pkcs8, None)?;
-        let request = ImportRequest { name, key, id: request.id };
+        let request = ImportRequest { name, key, id: request.id, policy: policy_from_pb(request.policy)? };
         self.change(call, Operations::IMPORT, place, move |place, backend| {
             Box::pin(async move {
                 let import = Ability::Import.require(backend.import(), place.name().as_str())?;

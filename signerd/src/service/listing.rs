@@ -3,12 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
-use signer_core::{BackendName, Error, ErrorKind, ListRequest, Result};
-use signerd_api::{backend_to_pb, error_to_pb, key_to_pb, pb};
-use tokio::time::timeout;
+use signer_core::{Ability, BackendName, Error, ErrorKind, KeySelector, ListRequest, Result};
+use signerd_api::{backend_to_pb, error_to_pb, evidence_to_pb, key_to_pb, pb};
+use tokio::time::{timeout, timeout_at};
 
 use super::Service;
-use crate::{call::Call, grants::Operations, place::Place};
+use crate::{call::Call, compose::timed_out, grants::Operations, place::Place};
 
 /// A backend that takes longer to describe itself is described as it was last.
 const DESCRIBE: Duration = Duration::from_secs(2);
@@ -96,6 +96,22 @@ impl Service {
             }
         }
         Ok(pb::ListKeysResponse { keys, next_page_token: String::new(), unavailable })
+    }
+
+    /// Whoever may do anything with a key may have the device's statement on it: it proves, and permits nothing.
+    pub(super) async fn evidence(&self, call: &Call, key: &str) -> Result<pb::Evidence> {
+        let state = self.daemon.state();
+        let entry = state.key(&call.caller, Operations::ALL, key).await?;
+        let place = entry.place();
+        let _ticket = place.enter()?;
+        let backend = place.backend()?;
+        let attest = Ability::Attest.require(backend.attest(), place.name().as_str())?;
+        let selector = KeySelector::Name(entry.info().name.clone());
+        let evidence = timeout_at(call.deadline.into(), attest.attest(&selector)).await;
+        evidence
+            .unwrap_or_else(|_| Err(timed_out()))
+            .map(evidence_to_pb)
+            .map_err(|e| e.key(key).device(place.name()))
     }
 
     pub(super) async fn one_key(&self, call: &Call, key: &str) -> Result<pb::Key> {

@@ -25,7 +25,7 @@ pub(crate) async fn imports_every_kind_in_every_form(fixture: Arc<dyn Fixture>) 
             let public_key = key.public_key().clone();
             let what = format!("a {key_type} key as {form:?}");
             let name = label(&what)?;
-            let info = import.import(ImportRequest { name, key, id: None }).await.context(&what)?;
+            let info = import.import(ImportRequest::new(name, key)).await.context(&what)?;
             ensure!(info.public_key == public_key, "{what}: imported, it has another public key");
             ensure!(info.origin == KeyOrigin::Imported, "{what}: its origin is {}", info.origin.name());
             ensure!(info.extractable != Some(true), "{what}: the private key can be taken out again");
@@ -45,7 +45,7 @@ pub(crate) async fn imports_every_kind_in_every_form(fixture: Arc<dyn Fixture>) 
     }
     for key_type in signer_core::KeyType::ALL.into_iter().filter(|t| !profile.imports.contains(t)) {
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        let request = ImportRequest { name: label("unsupported")?, key, id: None };
+        let request = ImportRequest::new(label("unsupported")?, key);
         let kind = refused(import.import(request).await, format!("importing a {key_type} key"))?;
         ensure!(
             kind == ErrorKind::Unsupported,

@@ -158,11 +158,12 @@ pub(crate) async fn identifiers(fixture: Arc<dyn Fixture>) -> Outcome {
     let key_type = quick_type(&profile)?;
     let id = vec![0x00, 0x0a, 0xff, 0x80];
     let made = if profile.has(Ability::Generate) {
-        let request = GenerateRequest { name: label("identified")?, key_type, id: Some(id.clone()) };
+        let request =
+            GenerateRequest { id: Some(id.clone()), ..GenerateRequest::new(label("identified")?, key_type) };
         Ability::Generate.require(backend.generate(), "under test")?.generate(request).await
     } else {
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        let request = ImportRequest { name: label("identified")?, key, id: Some(id.clone()) };
+        let request = ImportRequest { id: Some(id.clone()), ..ImportRequest::new(label("identified")?, key) };
         Ability::Import.require(backend.import(), "under test")?.import(request).await
     };
     if !profile.identifiers {
@@ -214,7 +215,7 @@ pub(crate) async fn a_name_is_taken_once(fixture: Arc<dyn Fixture>) -> Outcome {
     for again in profile.types().into_iter().filter(|t| t.rsa_bits().is_none()) {
         if profile.has(Ability::Generate) && profile.generates.contains(&again) {
             let generate = Ability::Generate.require(backend.generate(), "under test")?;
-            let request = GenerateRequest { name: label("taken")?, key_type: again, id: None };
+            let request = GenerateRequest::new(label("taken")?, again);
             let kind = refused(
                 generate.generate(request).await,
                 format!("generating a {again} key of a taken name"),
@@ -224,7 +225,7 @@ pub(crate) async fn a_name_is_taken_once(fixture: Arc<dyn Fixture>) -> Outcome {
         if profile.has(Ability::Import) && profile.imports.contains(&again) {
             let import = Ability::Import.require(backend.import(), "under test")?;
             let key = make_private_key(again)?.key(Material::Pkcs8Der)?;
-            let request = ImportRequest { name: label("taken")?, key, id: None };
+            let request = ImportRequest::new(label("taken")?, key);
             let kind =
                 refused(import.import(request).await, format!("importing a {again} key of a taken name"))?;
             ensure!(kind == ErrorKind::AlreadyExists, "importing a {again} key of a taken name: {kind:?}");
@@ -272,10 +273,10 @@ async fn race(
     let name = label(name)?;
     Ok(if profile.has(Ability::Generate) && profile.generates.contains(&key_type) {
         let generate = Ability::Generate.require(backend.generate(), "under test")?;
-        generate.generate(GenerateRequest { name, key_type, id: None }).await
+        generate.generate(GenerateRequest::new(name, key_type)).await
     } else {
         let import = Ability::Import.require(backend.import(), "under test")?;
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        import.import(ImportRequest { name, key, id: None }).await
+        import.import(ImportRequest::new(name, key)).await
     })
 }

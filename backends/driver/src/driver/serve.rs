@@ -9,8 +9,8 @@ use std::{
 
 use signer_core::{
     Ability, Backend, Digest, Error, ErrorKind, GenerateRequest, ImportRequest, Input, KeySelector,
-    ListRequest, PinOutcome, PinPrompt, PinSource, PrivateKey, Result, SignRequest, Signer, Unlock,
-    UnlockRequest,
+    ListRequest, PinOutcome, PinPrompt, PinSource, PrivateKey, Result, SignRequest, Signer, TouchListener,
+    TouchPolicy, Unlock, UnlockRequest,
 };
 
 use super::{Link, block_on, lock, pins::LinkPins};
@@ -63,7 +63,7 @@ fn answer(
         return Err(Error::new(ErrorKind::TimedOut, "the deadline passed before the driver began"));
     }
     match request.body {
-        Some(Request::Sign(sign)) => self::sign(link, sign, until),
+        Some(Request::Sign(sign)) => self::sign(link, request.id, sign, until),
         Some(Request::Describe(_)) => {
             Ok(Answer::Described(convert::info_to_pb(block_on(backend.describe())?)))
         }
@@ -83,14 +83,23 @@ fn answer(
         }
         Some(Request::Generate(r)) => {
             let ability = Ability::Generate.require(backend.generate(), "driver")?;
-            let request = GenerateRequest { name: r.name.parse()?, key_type: r.key_type.parse()?, id: r.id };
+            let request = GenerateRequest {
+                name: r.name.parse()?,
+                key_type: r.key_type.parse()?,
+                id: r.id,
+                policy: convert::policy_from_pb(r.policy)?,
+            };
             Ok(Answer::Key(convert::key_to_pb(&block_on(ability.generate(request))?)))
         }
         Some(Request::Import(r)) => {
             let ability = Ability::Import.require(backend.import(), "driver")?;
             let pkcs8 = zeroize::Zeroizing::new(r.pkcs8);
-            let request =
-                ImportRequest { name: r.name.parse()?, key: PrivateKey::from_pkcs8(&pkcs8)?, id: r.id };
+            let request = ImportRequest {
+                name: r.name.parse()?,
+                key: PrivateKey::from_pkcs8(&pkcs8)?,
+                id: r.id,
+                policy: convert::policy_from_pb(r.policy)?,
+            };
             Ok(Answer::Key(convert::key_to_pb(&block_on(ability.import(request))?)))
         }
         Some(Request::Delete(r)) => {
@@ -106,6 +115,11 @@ fn answer(
             let ability = Ability::StoreCertificate.require(backend.store_certificate(), "driver")?;
             let selector: KeySelector = r.selector.parse()?;
             block_on(ability.store_certificate(&selector, &r.certificate)).map(|()| Answer::Done(pb::Done {}))
+        }
+        Some(Request::Attest(r)) => {
+            let ability = Ability::Attest.require(backend.attest(), "driver")?;
+            let selector: KeySelector = r.selector.parse()?;
+            Ok(Answer::Evidence(convert::evidence_to_pb(block_on(ability.attest(&selector))?)))
         }
         Some(Request::Unlock(_)) => {
             let ability = Ability::Unlock.require(backend.unlock(), "driver")?;
@@ -130,7 +144,7 @@ async fn unlock(link: &Arc<Link>, ability: &dyn Unlock) -> Result<()> {
     result
 }
 
-fn sign(link: &Link, sign: pb::Sign, until: Option<Instant>) -> Result<Answer> {
+fn sign(link: &Arc<Link>, id: u64, sign: pb::Sign, until: Option<Instant>) -> Result<Answer> {
     let signer = key(link, sign.handle)?;
     let algorithm = *signer
         .info()
@@ -146,7 +160,19 @@ fn sign(link: &Link, sign: pb::Sign, until: Option<Instant>) -> Result<Answer> {
             )));
         }
     };
-    let request = SignRequest::new(algorithm, input)?.deadline(until);
+    let mut request = SignRequest::new(algorithm, input)?.deadline(until);
+    if signer.info().policy.touch.is_some_and(|t| t != TouchPolicy::Never) {
+        let link = link.clone();
+        request = request.on_touch(TouchListener::new(move |prompt| {
+            let body = Answer::TouchRequired(pb::TouchRequired {
+                device: prompt.device.clone(),
+                key: prompt.key.clone(),
+                timeout_ms: prompt.timeout.as_millis() as u64,
+            });
+            link.queue(id, body);
+            link.flush();
+        }));
+    }
     let start = Instant::now();
     let signature = block_on(signer.sign(request))?;
     let work_ns = u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX);

@@ -76,6 +76,7 @@ impl DriverKey {
         if until <= Instant::now() {
             return Err(self.timed_out());
         }
+        let touch = request.touch_listener().cloned();
         let algorithm =
             self.info.algorithms.iter().position(|a| *a == request.algorithm()).unwrap_or_default() as u32;
         let input = match request.hashed().input() {
@@ -100,7 +101,7 @@ impl DriverKey {
             let sign = async {
                 self.ensure_open(&link).await?;
                 let sign = pb::Sign { handle: self.handle, algorithm, input: Some(input.clone()) };
-                link.call(Request::Sign(sign), work_ns, deadline, HANG).await
+                link.call(Request::Sign(sign), work_ns, deadline, HANG, touch.clone()).await
             };
             let answer = match deadline {
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), sign).await {
@@ -142,7 +143,7 @@ async fn open_on(
     selector: String,
 ) -> Result<KeyInfo, CallError> {
     let open = pb::Open { handle, selector };
-    match link.call(Request::Open(open), FIRST_GUESS_NS, None, HANG).await? {
+    match link.call(Request::Open(open), FIRST_GUESS_NS, None, HANG, None).await? {
         Answer::Key(info) => {
             link.set_open(handle);
             convert::key_from_pb(info).map_err(CallError::Answer)
@@ -169,7 +170,7 @@ impl Signer for DriverKey {
                 let ask = async {
                     self.ensure_open(&link).await?;
                     let health = pb::KeyHealth { handle: self.handle };
-                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG).await
+                    link.call(Request::KeyHealth(health), FIRST_GUESS_NS, None, HANG, None).await
                 };
                 match ask.await {
                     Ok(answer) => return super::done(&self.shared, &answer),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signer_core::{Error, ErrorKind, Event, PinPrompt};
+use signer_core::{Error, ErrorKind, Event, PinPrompt, TouchListener, TouchPrompt};
 use tokio::{
     net::UnixStream,
     sync::{Notify, oneshot},
@@ -90,6 +90,8 @@ struct Pending {
     answer: oneshot::Sender<Result<Answer, CallError>>,
     work_ns: u32,
     hang: Duration,
+    /// Whom to tell that the device waits for a finger.
+    touch: Option<TouchListener>,
 }
 
 /// Why a call has no answer of the kind that was hoped for.
@@ -185,6 +187,7 @@ impl Link {
         work_ns: u32,
         until: Option<Instant>,
         hang: Duration,
+        touch: Option<TouchListener>,
     ) -> Result<Answer, CallError> {
         let (sender, receiver) = oneshot::channel();
         {
@@ -200,7 +203,7 @@ impl Link {
             }
             let id = state.next_id;
             state.next_id += 1;
-            state.pending.insert(id, Pending { answer: sender, work_ns, hang });
+            state.pending.insert(id, Pending { answer: sender, work_ns, hang, touch });
             self.load_ns.fetch_add(u64::from(work_ns), Relaxed);
             let before = self.in_flight.fetch_add(1, Relaxed);
             if before == 0 {
@@ -316,6 +319,16 @@ impl Link {
         state.inbox.push(bytes);
         while let Some(message) = state.inbox.next::<pb::FromDriver>()? {
             let body = message.body.ok_or("a message is empty")?;
+            if let Answer::TouchRequired(touch) = body {
+                if let Some(listener) = state.pending.get(&message.id).and_then(|p| p.touch.as_ref()) {
+                    listener.tell(&TouchPrompt {
+                        device: touch.device,
+                        key: touch.key,
+                        timeout: Duration::from_millis(touch.timeout_ms),
+                    });
+                }
+                continue;
+            }
             if message.id != 0 {
                 // An answer to a request that nobody waits for any more is dropped.
                 if let Some(pending) = state.pending.remove(&message.id) {

@@ -190,7 +190,7 @@ impl Slot {
             spin_us: if config.spin { SPIN_US } else { 0 },
             threads: config.threads.max(1) as u32,
         };
-        let answer = link.call(Request::Configure(configure), 0, None, START_LIMIT);
+        let answer = link.call(Request::Configure(configure), 0, None, START_LIMIT, None);
         let configured = match tokio::time::timeout(START_LIMIT, answer).await {
             Ok(Ok(Answer::Configured(configured))) => configured,
             Ok(Ok(_)) => return Err(fail("the driver does not speak the protocol".into())),

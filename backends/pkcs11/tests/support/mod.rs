@@ -227,7 +227,7 @@ pub fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub fn generate(backend: &Pkcs11Backend, name: &str, key_type: KeyType) -> Result<KeyInfo> {
-    make(backend, GenerateRequest { name: name.parse().unwrap(), key_type, id: None })
+    make(backend, GenerateRequest::new(name.parse().unwrap(), key_type))
 }
 
 pub fn make(backend: &Pkcs11Backend, request: GenerateRequest) -> Result<KeyInfo> {

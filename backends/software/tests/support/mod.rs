@@ -64,7 +64,7 @@ pub(crate) fn selector(text: &str) -> KeySelector {
 }
 
 pub(crate) fn generate(backend: &SoftwareBackend, name: &str, key_type: KeyType) -> Result<KeyInfo, Error> {
-    let request = GenerateRequest { name: name.parse::<KeyName>()?, key_type, id: None };
+    let request = GenerateRequest::new(name.parse::<KeyName>()?, key_type);
     now(Backend::generate(backend).unwrap().generate(request))
 }
 

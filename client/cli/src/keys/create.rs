@@ -3,7 +3,7 @@
 use clap::Args;
 use signer_core::{GenerateRequest, KeyType};
 
-use super::{KeyId, new_key, report};
+use super::{Demands, KeyId, new_key, report};
 use crate::{
     context::Context,
     failure::{Exit, Failure},
@@ -15,7 +15,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   signer keys create soft/release
-  signer keys create hsm/root --type ecdsa-p384 --id 0a01")]
+  signer keys create hsm/root --type ecdsa-p384 --id 0a01
+  signer keys create yubikey/9c --pin-policy once --touch-policy always")]
 pub(super) struct Create {
     /// Its name: backend/key
     #[arg(value_name = "REF")]
@@ -27,12 +28,19 @@ pub(super) struct Create {
     /// The device's own identifier for it (CKA_ID), hexadecimal
     #[arg(long, value_name = "HEX")]
     id: Option<KeyId>,
+    #[command(flatten)]
+    demands: Demands,
 }
 
 impl Create {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let (backend, name) = new_key(&self.key)?;
-        let request = GenerateRequest { name, key_type: self.key_type, id: self.id.clone().map(|id| id.0) };
+        let request = GenerateRequest {
+            name,
+            key_type: self.key_type,
+            id: self.id.clone().map(|id| id.0),
+            policy: self.demands.policy()?,
+        };
         let key = context.client().create(&backend, request).await?;
         report("created", &backend, &key, context);
         Ok(Exit::Done)

@@ -10,7 +10,7 @@ use clap::Args;
 use signer_core::{ErrorKind, ImportRequest, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::{KeyId, new_key, report};
+use super::{Demands, KeyId, new_key, report};
 use crate::{
     content,
     context::Context,
@@ -41,6 +41,8 @@ pub(super) struct Import {
     /// The device's own identifier for it (CKA_ID), hexadecimal
     #[arg(long, value_name = "HEX")]
     id: Option<KeyId>,
+    #[command(flatten)]
+    demands: Demands,
 }
 
 impl Import {
@@ -58,7 +60,8 @@ impl Import {
         };
         // What is wrong with the file is no wrong usage.
         let key = key.map_err(|e| Failure::failed(e.device(content::name(&self.file))))?;
-        let request = ImportRequest { name, key, id: self.id.clone().map(|id| id.0) };
+        let request =
+            ImportRequest { name, key, id: self.id.clone().map(|id| id.0), policy: self.demands.policy()? };
         let key = context.client().import(&backend, request).await?;
         report("imported", &backend, &key, context);
         Ok(Exit::Done)

@@ -48,6 +48,7 @@ fn text(backend: &BackendName, key: &KeyInfo) -> String {
         ("can leave the device", extractable.to_owned()),
     ];
     let mut optional = |name, value: Option<String>| lines.extend(value.map(|v| (name, v)));
+    optional("the device demands", super::demands(&key.policy));
     optional("created", super::created(key));
     optional("id", key.id.as_ref().map(hex::encode));
     optional("address", key.address.as_ref().map(ToString::to_string));

@@ -6,9 +6,9 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Generate,
-    GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest, Result,
-    Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
+    Ability, Attest, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Evidence,
+    Generate, GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest,
+    Result, Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
 };
 use tokio::{runtime::Handle, task::AbortHandle};
 
@@ -107,6 +107,9 @@ impl Backend for RemoteBackend {
     fn store_certificate(&self) -> Option<&dyn StoreCertificate> {
         self.offers(Ability::StoreCertificate, self)
     }
+    fn attest(&self) -> Option<&dyn Attest> {
+        self.offers(Ability::Attest, self)
+    }
     fn unlock(&self) -> Option<&dyn Unlock> {
         self.offers(Ability::Unlock, self)
     }
@@ -148,6 +151,12 @@ impl StoreCertificate for RemoteBackend {
         Box::pin(async move {
             self.client.store_certificate(&self.changeable(key).await?, certificate).await.map(drop)
         })
+    }
+}
+
+impl Attest for RemoteBackend {
+    fn attest<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Evidence>> {
+        Box::pin(async move { self.client.attest(&self.changeable(key).await?).await })
     }
 }
 

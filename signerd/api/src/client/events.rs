@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use signer_core::{Event, PinPrompt, Result};
+use signer_core::{Event, PinPrompt, Result, TouchPrompt};
 use tonic::Streaming;
 
 use crate::{convert::time_from_us, error_from_pb, error_from_status, pb};
@@ -45,6 +45,8 @@ impl Happening {
             Self::Backend(Event::Up) => "up",
             Self::Backend(Event::Down(_)) => "down",
             Self::Backend(Event::PinRequired(_)) => "pin-required",
+            Self::Backend(Event::TouchRequired { .. }) => "touch-required",
+            Self::Backend(Event::TouchEnded { .. }) => "touch-ended",
             Self::Backend(Event::DriverRestarting { .. }) => "driver-restarting",
             Self::KeyCreated(_) => "key-created",
             Self::KeyDeleted(_) => "key-deleted",
@@ -73,6 +75,16 @@ impl From<pb::Event> for DaemonEvent {
                 key: p.key,
                 tries_left: p.tries_left,
             })),
+            Some(What::TouchRequired(t)) => Happening::Backend(Event::TouchRequired {
+                prompt: TouchPrompt {
+                    device: t.device,
+                    key: t.key,
+                    timeout: Duration::from_millis(t.timeout_ms),
+                },
+                caller: t.caller,
+                purpose: t.purpose,
+            }),
+            Some(What::TouchEnded(key)) => Happening::Backend(Event::TouchEnded { key }),
             Some(What::DriverRestarting(d)) => Happening::Backend(Event::DriverRestarting {
                 reason: d.reason,
                 backoff: Duration::from_millis(d.backoff_ms),
