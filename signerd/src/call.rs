@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn timeouts_are_read_as_specified() {
         assert_eq!(parse_timeout(b"250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_hours(99_999_999)));
         for bad in [&b""[..], b"S", b"1", b"-1S", b"1X", b"123456789S", b"+1S", "1µ".as_bytes()] {
             assert_eq!(parse_timeout(bad), None, "{bad:?}");
         }

@@ -56,12 +56,11 @@ pub(crate) fn print(config: &Config) -> ExitCode {
 fn describe(backend: &BackendConfig, config: &Config) -> String {
     match &backend.kind {
         BackendKind::Software(table) => {
-            let passphrase = match &table.passphrase {
-                Some(source) => format!("passphrase from {source}"),
-                None => {
-                    let file = start::passphrase_file(backend, &config.state);
-                    format!("passphrase made on first use, in {}", file.display())
-                }
+            let passphrase = if let Some(source) = &table.passphrase {
+                format!("passphrase from {source}")
+            } else {
+                let file = start::passphrase_file(backend, &config.state);
+                format!("passphrase made on first use, in {}", file.display())
             };
             format!("key files in {}, {passphrase}, {}", table.directory.display(), table.kdf.name())
         }

@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use signer_core::{KeyRef, SignatureAlgorithm};
@@ -81,7 +84,7 @@ pub fn main() -> ExitCode {
     let Options { config, socket, state } = arguments.options;
     let overrides = Overrides { socket, state };
     match arguments.command {
-        None => with_config(config, &overrides, |config| match run::run(config, &overrides) {
+        None => with_config(config.as_deref(), &overrides, |config| match run::run(config, &overrides) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("signerd: {error}");
@@ -89,10 +92,10 @@ pub fn main() -> ExitCode {
             }
         }),
         Some(Command::CheckConfig { file }) => {
-            with_config(file.or(config), &overrides, |config| check::print(&config))
+            with_config(file.or(config).as_deref(), &overrides, |config| check::print(&config))
         }
         Some(Command::Explain { caller, operation, key, algorithm }) => {
-            with_config(config, &overrides, |config| {
+            with_config(config.as_deref(), &overrides, |config| {
                 let caller = match caller.identity() {
                     Ok(caller) => caller,
                     Err(error) => {
@@ -117,11 +120,11 @@ pub fn main() -> ExitCode {
 }
 
 fn with_config(
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     overrides: &Overrides,
     go_on: impl FnOnce(Config) -> ExitCode,
 ) -> ExitCode {
-    match Config::load(file.as_deref(), overrides) {
+    match Config::load(file, overrides) {
         Ok(config) => go_on(config),
         Err(faults) => {
             eprintln!("signerd: {faults}");

@@ -104,7 +104,7 @@ impl Default for Limits {
             stream_window: 64,
             queue: 1024,
             default_deadline: Duration::from_secs(30),
-            max_deadline: Duration::from_secs(600),
+            max_deadline: Duration::from_mins(10),
         }
     }
 }

@@ -89,9 +89,8 @@ pub(crate) async fn watch_over(daemon: Arc<Daemon>, place: Arc<Place>) {
         round += 1;
         failures = if healthy { 0 } else { failures.saturating_add(1) };
         let pause = match place.trouble().map(|e| e.kind()) {
-            None => INTERVAL,
-            // A person has to do something; that wakes this up.
-            Some(ErrorKind::PinRequired | ErrorKind::WrongPin { .. } | ErrorKind::Locked) => INTERVAL,
+            // In the second case a person has to do something; that wakes this up.
+            None | Some(ErrorKind::PinRequired | ErrorKind::WrongPin { .. } | ErrorKind::Locked) => INTERVAL,
             // A driver that cannot be started at all: less and less often.
             Some(_) if place.backend().is_err() => (EAGER * 2_u32.pow(failures.min(5))).min(INTERVAL),
             Some(_) => EAGER,
@@ -102,7 +101,13 @@ pub(crate) async fn watch_over(daemon: Arc<Daemon>, place: Arc<Place>) {
 }
 
 async fn check(daemon: &Daemon, place: &Arc<Place>, round: usize) -> bool {
-    let result = check_backend(place).await;
+    let result = loop {
+        let unlocks = place.unlocks();
+        let result = check_backend(place).await;
+        if result.is_ok() || place.unlocks() == unlocks {
+            break result;
+        }
+    };
     let healthy = result.is_ok();
     let news = place.set_trouble(result.err());
     daemon.board.set(&format!("backend/{}", place.name()), healthy);
@@ -184,9 +189,8 @@ async fn keys_to_check(state: &Arc<State>, place: &Arc<Place>, round: usize, new
 
 fn configured<'a>(state: &'a State, backend: &'a BackendName) -> impl Iterator<Item = String> + 'a {
     use signer_core::KeyRef;
-    state.config.keys.iter().filter_map(move |(name, member)| {
-        matches!(member, KeyRef::InBackend { backend: b, .. } if b == backend).then(|| name.to_string())
-    })
+    let here = move |member: &KeyRef| matches!(member, KeyRef::InBackend { backend: b, .. } if b == backend);
+    state.config.keys.iter().filter(move |(_, member)| here(member)).map(|(name, _)| name.to_string())
 }
 
 /// Checks a key now, for somebody who asks for it.

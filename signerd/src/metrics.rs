@@ -172,14 +172,14 @@ impl Metrics {
 
     /// All of it as text.
     pub(crate) fn encode(&self, state: &State, memory: usize) -> Result<String, fmt::Error> {
-        self.memory.set(memory as i64);
+        self.memory.set(gauge(memory));
         for family in [&self.in_flight, &self.queue, &self.up] {
             family.clear();
         }
         for place in state.places.values() {
             let labels = BackendLabels { backend: place.name().to_string() };
-            self.in_flight.get_or_create(&labels).set(place.in_flight() as i64);
-            self.queue.get_or_create(&labels).set(place.queue_limit() as i64);
+            self.in_flight.get_or_create(&labels).set(gauge(place.in_flight()));
+            self.queue.get_or_create(&labels).set(gauge(place.queue_limit()));
             self.up.get_or_create(&labels).set(i64::from(place.trouble().is_none()));
             self.restarts.get_or_create(&labels).inner().store(place.restarts(), Relaxed);
         }
@@ -223,4 +223,8 @@ impl KeyMetrics {
 
 fn name(operation: Operations) -> &'static str {
     operation.name()
+}
+
+fn gauge(value: usize) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }

@@ -33,6 +33,8 @@ pub(crate) struct Place {
     in_flight: AtomicUsize,
     /// Counts signatures: a busy backend may be late with its health check.
     successes: AtomicU64,
+    /// Counts PINs that were accepted: what a health check saw before the last one is old news.
+    unlocks: AtomicU64,
     trouble: Mutex<Trouble>,
     /// What it last said of itself.
     info: Mutex<BackendInfo>,
@@ -79,6 +81,7 @@ impl Place {
             epoch: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             successes: AtomicU64::new(0),
+            unlocks: AtomicU64::new(0),
             trouble: Mutex::new(Trouble { now: Some(starting), prompt: None }),
             info: Mutex::new(info),
             wake: Notify::new(),
@@ -192,8 +195,16 @@ impl Place {
                 Err(error) => Err(error),
             }
         };
+        if result.is_ok() {
+            self.unlocks.fetch_add(1, SeqCst);
+            self.set_trouble(None);
+        }
         self.wake.notify_one();
         result
+    }
+
+    pub(crate) fn unlocks(&self) -> u64 {
+        self.unlocks.load(SeqCst)
     }
 
     async fn open_with(self: &Arc<Self>, passphrase: Pin) -> Result<()> {
@@ -202,9 +213,7 @@ impl Place {
         if let Running::Up { backend, .. } = &running {
             compose::backend(true, backend.clone()).health().await?;
         }
-        self.started(Ok(running))?;
-        self.set_trouble(None);
-        Ok(())
+        self.started(Ok(running))
     }
 
     // Its queue.

@@ -81,11 +81,8 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     notify(&[NotifyState::Ready]);
     tracing::info!(pid = std::process::id(), "ready: listening on {}", socket.display());
 
-    loop {
-        match signals.next().await {
-            Signal::Reload => reload(&daemon, &overrides, &mut watchers).await,
-            Signal::Stop => break,
-        }
+    while let Signal::Reload = signals.next().await {
+        reload(&daemon, &overrides, &mut watchers).await;
     }
 
     tracing::info!("stopping");
@@ -129,13 +126,12 @@ async fn make_state(
     for backend in &config.backends {
         let queue = backend.queue.unwrap_or(config.limits.queue);
         let settings = Settings { queue, state: config.state.clone().into_boxed_path() };
-        let place = match before.get(&backend.name).filter(|p| p.is_for(backend, &settings)) {
-            Some(place) => place.clone(),
-            None => {
-                let place = Place::new(backend.clone(), settings, events.clone(), metrics.clone());
-                new.push(place.clone());
-                place
-            }
+        let place = if let Some(place) = before.get(&backend.name).filter(|p| p.is_for(backend, &settings)) {
+            place.clone()
+        } else {
+            let place = Place::new(backend.clone(), settings, events.clone(), metrics.clone());
+            new.push(place.clone());
+            place
         };
         places.insert(backend.name.clone(), place);
     }
@@ -162,7 +158,7 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
     };
     match Config::read(&file, overrides) {
         Err(faults) => {
-            tracing::error!("the configuration is not taken over, the one before goes on: {faults}")
+            tracing::error!("the configuration is not taken over, the one before goes on: {faults}");
         }
         Ok(config) => {
             for warning in &config.warnings {

@@ -1,9 +1,12 @@
 //! Callers who mean harm, or do it by mistake: memory stays bounded, and the others are served.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use signer_core::{ErrorKind, GenerateRequest, Input, KeyType, SignatureAlgorithm};
 use signerd_api::pb;
 use support::{Daemon, SOFT, all_for_me};
@@ -201,7 +204,6 @@ async fn a_stream_that_nobody_reads_does_not_grow() {
             input: Some(pb::sign_stream_request::Input::Digest(vec![1; 32])),
         }
     });
-    use futures_util::StreamExt;
     let answers = raw.sign_stream(requests).await.unwrap();
     let mut last = 0;
     loop {

@@ -1,6 +1,8 @@
 //! Grants, as other users meet them. (As root, a thread of the test becomes another user; otherwise the grants are for
 //! somebody else.)
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use signer_core::{ErrorKind, GenerateRequest, Input, KeyType, ListRequest, SignatureAlgorithm};

@@ -1,5 +1,7 @@
 //! The daemon's life: start, reload, stop, and what surrounds it.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

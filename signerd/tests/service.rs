@@ -1,5 +1,7 @@
 //! The API, as callers meet it.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use signer_core::{
@@ -138,9 +140,14 @@ async fn malformed_requests_are_told_what_is_wrong_with_them() {
     let versioned = GenerateRequest::new("n@2".parse().unwrap(), KeyType::EcdsaP256);
     assert_eq!(client.create(&soft(), versioned).await.unwrap_err().kind(), ErrorKind::BadRequest);
     assert!(
-        raw.import_key(pb::ImportKeyRequest { key: "soft/i".into(), pkcs8: vec![1; 40], id: None })
-            .await
-            .is_err()
+        raw.import_key(pb::ImportKeyRequest {
+            key: "soft/i".into(),
+            pkcs8: vec![1; 40],
+            id: None,
+            policy: None
+        })
+        .await
+        .is_err()
     );
 }
 
@@ -324,7 +331,7 @@ async fn watchers_are_told_what_happens() {
     while seen.len() < 3 {
         match events.next().await.unwrap().unwrap().happening {
             Happening::KeyCreated(key) | Happening::KeyRotated(key) | Happening::KeyDeleted(key) => {
-                seen.push(key)
+                seen.push(key);
             }
             _ => {}
         }

@@ -83,6 +83,7 @@ unimplemented! {
     delete_key(DeleteKeyRequest) -> DeleteKeyResponse;
     rotate_key(RotateKeyRequest) -> Key;
     store_certificate(StoreCertificateRequest) -> Key;
+    attest(AttestRequest) -> Evidence;
     unlock(UnlockRequest) -> UnlockResponse;
 }
 

@@ -148,6 +148,7 @@ impl Client {
         input: Input,
         deadline: Instant,
     ) -> Result<Signed> {
+        check_len(&input, key)?;
         let request = pb::SignRequest {
             key: key.to_owned(),
             algorithm: algorithm.map(|a| a.name().to_owned()).unwrap_or_default(),
@@ -369,6 +370,20 @@ impl Client {
         }
     }
 }
+
+/// Refuses what no daemon takes before it is sent: the transport would only say that the connection broke.
+fn check_len(input: &Input, key: &str) -> Result<()> {
+    match input {
+        Input::Message(message) if message.len() > crate::MAX_MESSAGE - AROUND_MESSAGE => {
+            let what = format!("a message of {} bytes is too long to be signed as it is", message.len());
+            Err(Error::bad_request(what).key(key).next("hash it and have the digest signed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Room for what stands around a message.
+const AROUND_MESSAGE: usize = 64 * 1024;
 
 /// How much longer the client waits than the daemon was told.
 const GRACE: Duration = Duration::from_millis(100);

@@ -63,7 +63,8 @@ mod tests {
     fn secrets_and_payloads_are_never_printed() {
         let secret = "hunter2";
         let unlock = pb::UnlockRequest { backend: "hsm".into(), pin: secret.into(), use_last_try: false };
-        let import = pb::ImportKeyRequest { key: "hsm/a".into(), pkcs8: secret.into(), id: None };
+        let import =
+            pb::ImportKeyRequest { key: "hsm/a".into(), pkcs8: secret.into(), id: None, policy: None };
         let input = Some(pb::sign_request::Input::Message(secret.into()));
         let sign = pb::SignRequest { key: "hsm/a".into(), algorithm: String::new(), input };
         let input = Some(pb::sign_stream_request::Input::Message(secret.into()));

@@ -46,7 +46,7 @@ impl Fault {
 /// The line's key, or its table header; everything after the first `=` is left out.
 fn without_value(line: &str) -> String {
     match line.split_once('=') {
-        Some((key, _)) => format!("{}= …", key),
+        Some((key, _)) => format!("{key}= …"),
         None if line.trim_start().starts_with(['[', '#']) => line.trim_end().to_owned(),
         None => "…".to_owned(),
     }

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(Bytes::parse("1GiB"), Some(Bytes(1 << 30)));
         assert_eq!(Bytes::parse("12"), Some(Bytes(12)));
         assert_eq!(Span::parse("500 ms"), Some(Span(Duration::from_millis(500))));
-        assert_eq!(Span::parse("2 min"), Some(Span(Duration::from_secs(120))));
+        assert_eq!(Span::parse("2 min"), Some(Span(Duration::from_mins(2))));
         assert_eq!(Mode::parse("0660"), Some(Mode(0o660)));
         for bad in ["", "MiB", "-1", "1 furlong", "99999999999999999999", "18446744073709551615 GiB"] {
             assert_eq!((Bytes::parse(bad), Span::parse(bad)), (None, None), "{bad}");

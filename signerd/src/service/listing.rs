@@ -124,15 +124,13 @@ impl Service {
 
 async fn page_of(place: &Place, request: ListRequest) -> Result<signer_core::KeyPage> {
     let backend = place.backend()?;
-    match timeout(LIST, backend.list(request)).await {
-        Ok(page) => page.map_err(|e| {
-            let error = e.device(place.name());
-            place.failed(&error);
-            error
-        }),
-        Err(_) => {
-            let error = Error::new(ErrorKind::TimedOut, "the backend did not list its keys in time");
-            Err(error.device(place.name()))
-        }
-    }
+    let Ok(page) = timeout(LIST, backend.list(request)).await else {
+        let error = Error::new(ErrorKind::TimedOut, "the backend did not list its keys in time");
+        return Err(error.device(place.name()));
+    };
+    page.map_err(|e| {
+        let error = e.device(place.name());
+        place.failed(&error);
+        error
+    })
 }

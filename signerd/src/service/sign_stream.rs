@@ -136,10 +136,8 @@ impl Answers {
         self.bytes_in_flight += bytes;
         self.call.held.set(self.bytes_in_flight);
         let limits = &self.daemon.state().config.limits;
-        let deadline = match self.call.is_limited {
-            true => self.call.deadline,
-            false => Instant::now() + limits.default_deadline,
-        };
+        let deadline =
+            if self.call.is_limited { self.call.deadline } else { Instant::now() + limits.default_deadline };
         let first = self
             .first
             .get_or_insert_with(|| Arc::new(First { key: request.key, algorithm: request.algorithm }));
@@ -181,14 +179,13 @@ impl Answers {
                 return Err(status_from_error(error));
             }
         }
-        use pb::sign_stream_response::Outcome as Wire;
         Ok(pb::SignStreamResponse {
             id: outcome.id,
             outcome: Some(match outcome.result {
-                Ok(signature) => Wire::Signature(signature.into_bytes()),
+                Ok(signature) => pb::sign_stream_response::Outcome::Signature(signature.into_bytes()),
                 Err(error) => {
                     tracing::debug!(caller = %self.call.caller, kind = error.kind().name(), "failed in a stream: {error}");
-                    Wire::Error(error_to_pb(&error))
+                    pb::sign_stream_response::Outcome::Error(error_to_pb(&error))
                 }
             }),
         })
@@ -211,20 +208,18 @@ impl Stream for Answers {
         if this.done {
             return Poll::Ready(None);
         }
-        loop {
-            this.read(cx);
-            match this.in_flight.poll_next_unpin(cx) {
-                Poll::Ready(Some(outcome)) => return Poll::Ready(Some(this.finish(outcome))),
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => {}
-            }
-            let Some(status) = this.ended.take() else { return Poll::Pending };
-            this.done = true;
-            return Poll::Ready(match status.code() {
-                tonic::Code::Ok => None,
-                _ => Some(Err(status)),
-            });
+        this.read(cx);
+        match this.in_flight.poll_next_unpin(cx) {
+            Poll::Ready(Some(outcome)) => return Poll::Ready(Some(this.finish(outcome))),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => {}
         }
+        let Some(status) = this.ended.take() else { return Poll::Pending };
+        this.done = true;
+        Poll::Ready(match status.code() {
+            tonic::Code::Ok => None,
+            _ => Some(Err(status)),
+        })
     }
 }
 

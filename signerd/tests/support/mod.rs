@@ -50,8 +50,8 @@ impl Daemon {
 
     pub fn configure(&self, configuration: &str) {
         let text = format!(
-            "socket = {:?}\nstate = \"state\"\nsocket_mode = \"0666\"\n{configuration}",
-            self.socket()
+            "socket = \"{}\"\nstate = \"state\"\nsocket_mode = \"0666\"\n{configuration}",
+            self.socket().display()
         );
         std::fs::write(self.file("signerd.toml"), text).unwrap();
     }
@@ -103,7 +103,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();
     }
 

@@ -9,7 +9,7 @@ use signer_core::{Error, ErrorKind, Input, Result, SignRequest, Signature, Signa
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Rpc;
+use super::{Rpc, check_len};
 use crate::{error_from_pb, error_from_status, pb};
 
 /// A stream of sign requests with one key and algorithm. Cheap to clone; [`SignStream::sign`] may be called by many
@@ -67,6 +67,7 @@ impl SignStream {
             )));
         }
         let request = request.hashed();
+        check_len(request.input(), &self.shared.key)?;
         let Some(deadline) = request.until() else { return self.submit(&request).await };
         tokio::time::timeout_at(deadline.into(), self.submit(&request))
             .await
