@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use signer_core::{KeyRef, SignatureAlgorithm};
 
 use crate::{
-    check,
+    allocator, check,
     config::{Config, Overrides},
     grants::{CallerPattern, Grants, Operations, explain},
     run,
@@ -80,6 +80,7 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    allocator::configure();
     let arguments = Arguments::parse();
     let Options { config, socket, state } = arguments.options;
     let overrides = Overrides { socket, state };

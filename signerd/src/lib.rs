@@ -4,6 +4,7 @@
 //! API; [`state`] finds the key and asks [`grants`]; [`compose`] has put what measures, queues and limits around it;
 //! the backend, in this process or in a driver's, signs.
 
+mod allocator;
 mod call;
 mod check;
 mod cli;

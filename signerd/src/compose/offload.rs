@@ -1,19 +1,35 @@
 //! Work that would hold up everybody else goes to another thread.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use signer_core::{BoxFuture, Error, Input, KeyInfo, KeyType, Result, SignRequest, Signature, Signer};
 
+use crate::allocator;
+
 /// Longer messages are hashed, or signed, elsewhere: this many bytes take some 0.1 ms.
 const LONG: usize = 128 * 1024;
+
+/// Work that took longer has taken memory as well: scrypt, above all.
+const LONG_WORK: Duration = Duration::from_millis(20);
 
 /// Runs what blocks on a thread for such work.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let work = || {
+        let began = Instant::now();
+        let result = work();
+        if began.elapsed() > LONG_WORK {
+            allocator::give_back();
+        }
+        result
+    };
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(Error::internal("the request ended in a panic").vendor(e)))
