@@ -97,6 +97,26 @@ impl Window {
     }
 }
 
+impl Load {
+    /// What went through two load generators that ran at once: the sum of the rates, and the worse latency.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let requests = self.requests + other.requests;
+        let each = |a: f64, b: f64| (a * self.requests as f64 + b * other.requests as f64) / requests as f64;
+        Self {
+            requests,
+            seconds: self.seconds.max(other.seconds),
+            p50_ms: self.p50_ms.max(other.p50_ms),
+            p99_ms: self.p99_ms.max(other.p99_ms),
+            max_ms: self.max_ms.max(other.max_ms),
+            cpu: Cpu {
+                client: each(self.cpu.client, other.cpu.client),
+                daemon: each(self.cpu.daemon, other.cpu.daemon),
+                drivers: each(self.cpu.drivers, other.cpu.drivers),
+            },
+        }
+    }
+}
+
 impl Cpu {
     fn now(watch: Option<u32>) -> Self {
         Self {

@@ -256,6 +256,16 @@ pub(crate) fn load(command: &mut Command) -> Result<Load> {
     Ok(serde_json::from_str(&must(command)?)?)
 }
 
+/// Runs two load generators at once.
+pub(crate) fn load_both(first: &mut Command, second: &mut Command) -> Result<Load> {
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| load(first));
+        let second = load(second);
+        (first.join(), second)
+    });
+    Ok(first.map_err(|_| "a load generator panicked")??.and(&second?))
+}
+
 /// Runs a program to its end and gives what it printed; an error has all that it said.
 pub(crate) fn must(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_os_string();

@@ -34,7 +34,8 @@ impl Spin {
             while start.elapsed() < self.limit {
                 match recv(stream, &mut *buffer, RecvFlags::DONTWAIT) {
                     Ok((_, n)) => return Ok(n),
-                    Err(Errno::AGAIN) => (0..8).for_each(|_| std::hint::spin_loop()),
+                    // Whoever else wants this processor goes first: it may be the very caller that is waited for.
+                    Err(Errno::AGAIN) => std::thread::yield_now(),
                     Err(e) => return Err(e.into()),
                 }
             }

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream as StdStream,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -25,8 +25,11 @@ use crate::{
 
 /// More than this waiting to be written to one driver, and it is busy.
 const MAX_UNWRITTEN: usize = 64 << 20;
-/// How long the runtime is kept awake for the answer to a lone request.
-const SPIN: Duration = Duration::from_micros(60);
+/// The runtime is kept awake for the answer to a lone request that is expected within this time; one that takes longer is
+/// not worth a busy processor.
+const WORTH_SPINNING_NS: u32 = 150_000;
+/// What is added to the expected time: the way to the driver and back.
+const WAY: Duration = Duration::from_micros(50);
 
 /// A driver that is silent for so long gets no more to do while another one is there.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
@@ -52,6 +55,8 @@ pub(super) struct Link {
     waiting_leases: AtomicUsize,
     spin: bool,
     spin_wanted: Notify,
+    /// How long the work is expected to take that is waited for.
+    spin_ns: AtomicU32,
     spinning: AtomicBool,
     closed: Notify,
     vault: Arc<Vault>,
@@ -137,6 +142,7 @@ impl Link {
             waiting_leases: AtomicUsize::new(0),
             spin,
             spin_wanted: Notify::new(),
+            spin_ns: AtomicU32::new(0),
             spinning: AtomicBool::new(false),
             closed: Notify::new(),
             vault: vault.clone(),
@@ -210,7 +216,8 @@ impl Link {
                 self.note_progress();
             }
             self.write(&mut state, id, until, request);
-            if before == 0 && self.spin && !self.spinning.load(Relaxed) {
+            if before == 0 && self.spin && work_ns < WORTH_SPINNING_NS && !self.spinning.load(Relaxed) {
+                self.spin_ns.store(work_ns, Relaxed);
                 self.spin_wanted.notify_one();
             }
         }
@@ -422,7 +429,10 @@ impl Link {
             self.spin_wanted.notified().await;
             self.spinning.store(true, Relaxed);
             let start = Instant::now();
-            while self.in_flight.load(Relaxed) == 1 && start.elapsed() < SPIN {
+            let limit = Duration::from_nanos(self.spin_ns.load(Relaxed).into()) + WAY;
+            while self.in_flight.load(Relaxed) == 1 && start.elapsed() < limit {
+                // Whoever else wants this processor goes first: it may be the driver.
+                std::thread::yield_now();
                 tokio::task::yield_now().await;
             }
             self.spinning.store(false, Relaxed);

@@ -1,9 +1,10 @@
 //! Sixteen sign streams: what a heavy caller uses.
 
-use super::{Result, lines, loading, rates};
+use super::{Contender, Result, lines, loading, rates};
 use crate::{
     report::{Goal, Limit, Row},
     run::Bench,
+    stage,
 };
 
 pub(super) fn row(bench: &Bench) -> Result<Row> {
@@ -15,6 +16,11 @@ pub(super) fn row(bench: &Bench) -> Result<Row> {
             let mut command = stage.drive(&daemon, "hsm/p256", 16);
             command.args(["--stream", "4"]);
             command
+        }),
+        // The most that any design of two driver processes could reach, if all else cost nothing.
+        Contender::new("raw, 2 processes of 1 thread", || {
+            let raw = || stage.raw(&stage.module, "p256", 1, None);
+            stage::load_both(&mut raw(), &mut raw())
         }),
     ];
     let rounds = bench.rounds(&mut contenders)?;
