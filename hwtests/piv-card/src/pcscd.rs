@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::vpcd::Slot;
@@ -28,12 +29,19 @@ const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 /// The first slot's port. The number is free to choose in a namespace of one's own.
 const PORT: u16 = 0x8C7B;
 
-/// Ends pcscd when the standard input ends: with the test, however that ends.
+/// Starts pcscd again whenever it ends, and ends it for good when the standard input ends: with the test, however that ends.
 const SCRIPT: &str = r#"
 ip link set lo up && mkdir -p /run/pcscd && mount --bind "$1/run" /run/pcscd || exit
-pcscd --foreground --config "$1/readers" </dev/null >"$1/log" 2>&1 &
+while [ ! -e "$1/stop" ]; do
+    rm -f /run/pcscd/*
+    pcscd --foreground --config "$1/readers" &
+    echo $! >"$1/pid"
+    wait $!
+done </dev/null >"$1/log" 2>&1 &
 read -r _
-kill $! && wait
+touch "$1/stop"
+kill "$(cat "$1/pid")"
+wait
 "#;
 
 /// A running `pcscd`; it ends when this is dropped.
@@ -62,7 +70,9 @@ impl Pcscd {
         let folder = tempfile::Builder::new().prefix("pcscd-").tempdir()?;
         fs::create_dir(folder.path().join("run"))?;
         fs::create_dir(folder.path().join("readers"))?;
-        fs::write(folder.path().join("readers/vpcd"), configuration(0..readers))?;
+        for number in 0..readers {
+            configure(folder.path(), number)?;
+        }
         let child = Command::new("unshare")
             .args(["--mount", "--net", "sh", "-c", SCRIPT, "pcscd"])
             .arg(folder.path())
@@ -128,6 +138,25 @@ impl Pcscd {
         Ok(())
     }
 
+    /// Kills the daemon and starts it again: its clients have lost their connections, its cards were without power.
+    pub fn restart(&self) -> io::Result<()> {
+        let pid = fs::read_to_string(self.folder.path().join("pid"))?;
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+        kill_process(pid.ok_or(io::ErrorKind::InvalidData)?, Signal::KILL)?;
+        let start = Instant::now();
+        while self.readers().is_err() {
+            if start.elapsed() > Duration::from_secs(10) {
+                return Err(io::Error::other(format!("pcscd does not come back: {}", self.log())));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     fn wait_until_up(&mut self) -> io::Result<()> {
         let start = Instant::now();
         loop {
@@ -136,7 +165,7 @@ impl Pcscd {
             }
             let ended = self.child.try_wait()?.is_some();
             if ended || start.elapsed() > Duration::from_secs(20) {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                let log = self.log();
                 return Err(io::Error::other(format!(
                     "pcscd does not start; it needs 'apt-get install pcscd vsmartcard-vpcd iproute2', and root. It said: {log}"
                 )));
@@ -153,16 +182,17 @@ impl Drop for Pcscd {
     }
 }
 
-/// reader.conf's entries; each reader has the slots of its channel's port and the next one.
-fn configuration(readers: std::ops::Range<u16>) -> String {
-    readers
-        .map(|number| {
-            let port = PORT + 2 * number;
-            format!(
-                "FRIENDLYNAME \"{READER_NAME}\"\nDEVICENAME /dev/null:0x{port:X}\nLIBPATH {DRIVER}\nCHANNELID 0x{port:X}\n\n"
-            )
-        })
-        .collect()
+/// A reader has the slots of its channel's port and the next one. The driver knows its slots by number only, in static
+/// memory: each reader has a copy of it.
+fn configure(folder: &Path, number: u16) -> io::Result<()> {
+    let port = PORT + 2 * number;
+    let driver = folder.join(format!("driver-{number}.so"));
+    fs::copy(DRIVER, &driver)?;
+    let driver = driver.display();
+    let entry = format!(
+        "FRIENDLYNAME \"{READER_NAME}\"\nDEVICENAME /dev/null:0x{port:X}\nLIBPATH {driver}\nCHANNELID 0x{port:X}\n"
+    );
+    fs::write(folder.join(format!("readers/reader-{number}")), entry)
 }
 
 /// The states of all readers, by pcscd's own protocol (winscard_msg.h): version 4.4, then GET_READERS_STATE.

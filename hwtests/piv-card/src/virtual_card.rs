@@ -21,6 +21,10 @@ use crate::{
     vpcd::{self, Request, Slot},
 };
 
+/// How long a card is out of the slot at least. `pcscd` looks every 0.4 s: a hand that is faster than its eye leaves it with a
+/// card that it has lost and does not look for.
+const LEAST_ABSENCE: Duration = Duration::from_millis(600);
+
 /// Which card it is.
 #[derive(Clone, Debug)]
 pub struct CardOptions {
@@ -120,6 +124,7 @@ struct Hand {
     connection: Option<TcpStream>,
     /// Grows with every removal: a touch that is waited for ends with it.
     insertion: u64,
+    removed: Option<Instant>,
     touch_awaited: bool,
     touched: bool,
     auto_touch: Option<Duration>,
@@ -156,6 +161,7 @@ impl VirtualCard {
             quit: false,
             connection: None,
             insertion: 0,
+            removed: None,
             touch_awaited: false,
             touched: false,
             auto_touch: None,
@@ -219,13 +225,14 @@ impl VirtualCard {
         self.shared.remove();
     }
 
-    /// Puts it in again.
+    /// Puts it in again, 0.6 s after it was pulled out at the soonest, so that the reader has seen it go. When
+    /// [`Self::wait_for_power`] and then [`crate::Pcscd::wait_for_cards`] have returned, clients find it.
     pub fn insert(&self) {
         self.shared.hand().inserted = true;
         self.shared.changed.notify_all();
     }
 
-    /// Out and in again, without a pause: the card has lost its power, and the reader notices.
+    /// Out and in again: the card has lost its power, and the reader has seen it.
     pub fn reset(&self) {
         self.remove();
         self.insert();
@@ -307,6 +314,7 @@ impl Shared {
         hand.inserted = false;
         hand.powered = false;
         hand.insertion += 1;
+        hand.removed = Some(Instant::now());
         if let Some(connection) = hand.connection.take() {
             let _ = connection.shutdown(Shutdown::Both);
         }
@@ -323,6 +331,11 @@ impl Shared {
                 return;
             }
             let insertion = hand.insertion;
+            let absent = hand.removed.map_or(LEAST_ABSENCE, |at| at.elapsed());
+            if absent < LEAST_ABSENCE {
+                drop(self.changed.wait_timeout(hand, LEAST_ABSENCE.saturating_sub(absent)));
+                continue;
+            }
             drop(hand);
             match self.slot.connect() {
                 Ok(stream) => self.serve_insertion(&stream, insertion),

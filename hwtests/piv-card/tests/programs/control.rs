@@ -77,7 +77,8 @@ fn the_program_is_led_by_lines_of_json() {
 
     assert!(end(tool("-s 9e -A ECCP256 --touch-policy always -a generate -o pub.pem")).0);
     std::fs::write(pcscd.folder().join("message"), "what is signed").unwrap();
-    let mut child = tool("-s 9e --sign -A ECCP256 -H SHA256 -i message -o signature").spawn().unwrap();
+    let mut child =
+        tool("-s 9e -a version --sign -A ECCP256 -H SHA256 -i message -o signature").spawn().unwrap();
     let start = Instant::now();
     while program.ask(&json!({"do": "state"}))["touch_awaited"] == false {
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -86,7 +87,7 @@ fn the_program_is_led_by_lines_of_json() {
     assert_eq!(program.ask(&json!({"do": "touch"}))["awaited"], true);
     assert!(child.wait().unwrap().success());
 
-    let fault = json!({"do": "fault", "kind": "status", "sw": "6f00", "ins": "20", "count": 1});
+    let fault = json!({"do": "fault", "kind": "status", "sw": "6f00", "ins": "20", "count": 2});
     assert_eq!(program.ask(&fault)["ok"], true);
     assert!(!end(tool("-a verify-pin -P 123456")).0);
     assert!(end(tool("-a verify-pin -P 123456")).0);

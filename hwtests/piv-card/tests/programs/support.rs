@@ -74,6 +74,22 @@ impl Bench {
         self.run("openssl", &format!("dgst -sha256 -verify {public} -signature {signature} message"));
     }
 
+    /// A certificate for a public key, from an authority of the test's own: `NAME.pub` becomes `NAME.pem`.
+    pub(crate) fn certify(&self, name: &str) {
+        if !self.path("ca.pem").exists() {
+            self.run(
+                "openssl",
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ca -keyout ca.key -out ca.pem",
+            );
+        }
+        self.run(
+            "openssl",
+            &format!(
+                "x509 -new -subj /CN={name} -force_pubkey {name}.pub -CA ca.pem -CAkey ca.key -days 30 -out {name}.pem"
+            ),
+        );
+    }
+
     /// The public key of a certificate, as a file.
     pub(crate) fn public_key_of(&self, certificate: &str, public: &str) {
         self.run("openssl", &format!("x509 -in {certificate} -noout -pubkey -out {public}"));
