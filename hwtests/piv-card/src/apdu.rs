@@ -158,8 +158,8 @@ impl Status {
 mod tests {
     use super::*;
 
-    fn command(data: &[u8], expected: Option<usize>, extended: bool) -> Result<Command, Malformed> {
-        Ok(Command {
+    fn command(data: &[u8], expected: Option<usize>, extended: bool) -> Command {
+        Command {
             class: 0,
             instruction: 0xCB,
             p1: 0x3F,
@@ -167,7 +167,7 @@ mod tests {
             data: data.to_vec(),
             expected,
             extended,
-        })
+        }
     }
 
     fn parse(rest: &[u8]) -> Result<Command, Malformed> {
@@ -176,15 +176,15 @@ mod tests {
 
     #[test]
     fn the_seven_cases_of_the_standard() {
-        assert_eq!(parse(&[]), command(&[], None, false));
-        assert_eq!(parse(&[8]), command(&[], Some(8), false));
-        assert_eq!(parse(&[0]), command(&[], Some(256), false));
-        assert_eq!(parse(&[2, 9, 9]), command(&[9, 9], None, false));
-        assert_eq!(parse(&[2, 9, 9, 0]), command(&[9, 9], Some(256), false));
-        assert_eq!(parse(&[0, 1, 0]), command(&[], Some(256), true));
-        assert_eq!(parse(&[0, 0, 0]), command(&[], Some(65_536), true));
-        assert_eq!(parse(&[0, 0, 2, 9, 9]), command(&[9, 9], None, true));
-        assert_eq!(parse(&[0, 0, 2, 9, 9, 0, 0]), command(&[9, 9], Some(65_536), true));
+        assert_eq!(parse(&[]), Ok(command(&[], None, false)));
+        assert_eq!(parse(&[8]), Ok(command(&[], Some(8), false)));
+        assert_eq!(parse(&[0]), Ok(command(&[], Some(256), false)));
+        assert_eq!(parse(&[2, 9, 9]), Ok(command(&[9, 9], None, false)));
+        assert_eq!(parse(&[2, 9, 9, 0]), Ok(command(&[9, 9], Some(256), false)));
+        assert_eq!(parse(&[0, 1, 0]), Ok(command(&[], Some(256), true)));
+        assert_eq!(parse(&[0, 0, 0]), Ok(command(&[], Some(65_536), true)));
+        assert_eq!(parse(&[0, 0, 2, 9, 9]), Ok(command(&[9, 9], None, true)));
+        assert_eq!(parse(&[0, 0, 2, 9, 9, 0, 0]), Ok(command(&[9, 9], Some(65_536), true)));
     }
 
     #[test]

@@ -359,14 +359,12 @@ mod tests {
     fn empty_card(firmware: Firmware) -> Card {
         static CARDS: Mutex<Vec<(Firmware, Stored)>> = Mutex::new(Vec::new());
         let mut cards = CARDS.lock().unwrap();
-        let stored = match cards.iter().find(|(of, _)| *of == firmware) {
-            Some((_, stored)) => stored.clone(),
-            None => {
-                let stored = Card::new(1, firmware).stored().clone();
-                cards.push((firmware, stored.clone()));
-                stored
-            }
-        };
+        let known = cards.iter().find(|(of, _)| *of == firmware).map(|(_, stored)| stored.clone());
+        let stored = known.unwrap_or_else(|| {
+            let stored = Card::new(1, firmware).stored().clone();
+            cards.push((firmware, stored.clone()));
+            stored
+        });
         let mut card = Card::restore(1, firmware, stored);
         card.transmit(&SELECT, &NoFinger);
         card

@@ -160,6 +160,6 @@ mod tests {
         assert!(RsaKey::import(&key.p, &key.p, 128).is_none());
         assert!(RsaKey::import(&key.p, &[], 128).is_none());
         assert!(RsaKey::import(&key.p, &key.q, 256).is_none());
-        assert!(RsaKey::import(&key.p, &vec![0xFF; 64], 128).is_none());
+        assert!(RsaKey::import(&key.p, &[0xFF; 64], 128).is_none());
     }
 }

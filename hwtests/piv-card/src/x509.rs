@@ -25,6 +25,7 @@ const EC_PUBLIC_KEY: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1];
 const ECDSA_WITH_SHA256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
 const P256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
 const P384: &[u8] = &[0x2B, 0x81, 4, 0, 34];
+const SHA256_OID: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
 const ED25519: &[u8] = &[0x2B, 0x65, 0x70];
 const X25519: &[u8] = &[0x2B, 0x65, 0x6E];
 /// 1.3.6.1.4.1.41482.3, Yubico's arc for attestation; one more number follows.
@@ -179,7 +180,6 @@ fn public_key(key: &PrivateKey) -> Vec<u8> {
 fn signature(key: &PrivateKey, message: &[u8]) -> Option<Vec<u8>> {
     let hash = digest(&SHA256, message);
     let Some(modulus) = key.modulus() else { return key.sign(hash.as_ref()) };
-    const SHA256_OID: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
     let info = sequence(&[sequence(&[oid(SHA256_OID), null()]), octets(hash.as_ref())]);
     let mut block = vec![0xFF; modulus.len().checked_sub(info.len())?];
     block[..2].copy_from_slice(&[0, 1]);
