@@ -1,0 +1,11 @@
+//! Unmodified programs of others use the virtual card as they use a YubiKey. Each test has a `pcscd` of its own.
+
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
+mod control;
+mod opensc;
+mod reader;
+mod support;
+mod ykcs11;
+mod ykman;
+mod yubico_piv_tool;
