@@ -14,6 +14,8 @@ use crate::{
 };
 
 const PIV: [u8; 5] = [0xa0, 0, 0, 3, 8];
+/// Another application of YubiKeys.
+const MANAGEMENT_APPLICATION: [u8; 8] = [0xa0, 0, 0, 5, 0x27, 0x47, 0x11, 0x17];
 /// The key reference of the PIN.
 const PIN: u8 = 0x80;
 /// The key reference of the management key.
@@ -80,14 +82,15 @@ impl<'a> Applet<'a> {
 
     /// Leaves the card as it was found: nothing stays open for other programs that was opened here.
     pub(crate) fn leave(self) -> Result<(), pcsc::Error> {
-        if self.managing {
+        let opened_pin = self.verified_here && self.pin != PinState::Verified;
+        // SP 800-73-4 has a command for the PIN; not all cards know it.
+        let closed = !self.managing
+            && (!opened_pin
+                || apdu::exchange(self.card, &Command::new(0x20, 0xff, PIN))?.status == Status::OK);
+        if !closed {
+            // Whatever is open is closed when another application is selected.
+            apdu::exchange(self.card, &Command::new(0xa4, 4, 0).data(MANAGEMENT_APPLICATION.to_vec()))?;
             select(self.card)?;
-        } else if self.verified_here && self.pin != PinState::Verified {
-            // SP 800-73-4 has a command for it. Cards that do not know it log out when they are selected once more.
-            let logged_out = apdu::exchange(self.card, &Command::new(0x20, 0xff, PIN))?;
-            if logged_out.status != Status::OK {
-                select(self.card)?;
-            }
         }
         Ok(())
     }
