@@ -194,6 +194,10 @@ impl Card {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     const SELECT: [u8; 10] = [0, 0xA4, 4, 0, 5, 0xA0, 0, 0, 3, 8];
@@ -256,5 +260,115 @@ mod tests {
         assert!(card.transmit(&management, &NoFinger).ends_with(&[0x90, 0]));
         card.transmit(&SELECT, &NoFinger);
         assert_eq!(card.transmit(&status, &NoFinger), [0x63, 0xC3]);
+    }
+
+    /// Commands that get far: known instructions, parameters and templates, with something wrong here and there.
+    fn any_command() -> impl Strategy<Value = Vec<u8>> {
+        let instructions = [
+            0x20, 0x24, 0x2C, 0x47, 0x87, 0xA4, 0xC0, 0xCB, 0xDB, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA, 0xFB, 0xFD,
+            0xFE, 0xFF,
+        ];
+        let parameters = [
+            0, 1, 4, 0x03, 0x0A, 0x11, 0x14, 0x3F, 0x80, 0x81, 0x82, 0x95, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E,
+            0xE0, 0xE1, 0xF9, 0xFE, 0xFF,
+        ];
+        let parameter = move || prop_oneof![5 => select(parameters.to_vec()), 1 => any::<u8>()];
+        let templates: Vec<Vec<u8>> = [
+            "",
+            "a000000308",
+            "a000000527471117",
+            "a0000005272001",
+            "5c035fc105",
+            "5c035fff01",
+            "5c017e",
+            "5c035fc1055303010203",
+            "5c035fc1095300",
+            "ac03800111",
+            "ac03800114",
+            "ac038001e0",
+            "ac038001e1",
+            "ac09800111aa0103ab0101",
+            "ac09800111aa0101ab0103",
+            "7c028000",
+            "7c028100",
+            "7c048200810101",
+            "7c0482008500",
+            "7c088000810401020304",
+            "313233343536ffff",
+            "313233343536ffff3132333435363738",
+            "010102020102",
+            "0601ff",
+            "039b18010203040506070801020304050607080102030405060708",
+            "0a9b00",
+        ]
+        .into_iter()
+        .map(|text| hex::decode(text).unwrap())
+        .chain([[&[6, 32][..], &[7; 32]].concat(), [&[7, 32][..], &[7; 32]].concat()])
+        .chain([[&[0x7C, 36, 0x82, 0, 0x81, 32][..], &[7; 32]].concat()])
+        .collect();
+        let data = prop_oneof![4 => select(templates), 1 => vec(any::<u8>(), 0..40)];
+        let class = prop_oneof![9 => Just(0_u8), 2 => Just(0x10), 1 => any::<u8>()];
+        let flip = proptest::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>()));
+        (class, select(instructions.to_vec()), parameter(), parameter(), data, any::<bool>(), flip).prop_map(
+            |(class, instruction, p1, p2, data, le, flip)| {
+                let mut bytes = std::vec![class, instruction, p1, p2];
+                if !data.is_empty() {
+                    bytes.push(data.len() as u8);
+                }
+                bytes.extend(data);
+                if le {
+                    bytes.push(0);
+                }
+                if let Some((at, value)) = flip {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn no_bytes_make_the_card_panic(commands in vec(vec(any::<u8>(), 0..300), 1..20)) {
+            let mut card = card();
+            for command in commands {
+                prop_assert!(card.transmit(&command, &NoFinger).len() >= 2);
+            }
+        }
+
+        #[test]
+        fn no_commands_make_the_card_panic(
+            firmware in select(&[Firmware::V4_3_5, Firmware::V5_2_7, Firmware::V5_4_3, Firmware::V5_7_1]),
+            open: bool,
+            commands in vec(any_command(), 1..40),
+        ) {
+            let mut card = empty_card(firmware);
+            for command in commands {
+                if open {
+                    card.piv.open();
+                }
+                prop_assert!(card.transmit(&command, &NoFinger).len() >= 2);
+            }
+        }
+    }
+
+    /// To make an attestation key takes a while: one of each firmware serves all cases.
+    fn empty_card(firmware: Firmware) -> Card {
+        static CARDS: Mutex<Vec<(Firmware, Stored)>> = Mutex::new(Vec::new());
+        let mut cards = CARDS.lock().unwrap();
+        let stored = match cards.iter().find(|(of, _)| *of == firmware) {
+            Some((_, stored)) => stored.clone(),
+            None => {
+                let stored = Card::new(1, firmware).stored().clone();
+                cards.push((firmware, stored.clone()));
+                stored
+            }
+        };
+        let mut card = Card::restore(1, firmware, stored);
+        card.transmit(&SELECT, &NoFinger);
+        card
     }
 }

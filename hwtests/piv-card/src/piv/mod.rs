@@ -178,6 +178,13 @@ impl Piv {
         }
     }
 
+    /// As if the management key and the PIN had been shown.
+    #[cfg(test)]
+    pub(crate) fn open(&mut self) {
+        self.session.management = true;
+        self.session.pin_verified = true;
+    }
+
     fn need_management(&self) -> Result<(), Status> {
         if self.session.management { Ok(()) } else { Err(Status::SECURITY_STATUS) }
     }

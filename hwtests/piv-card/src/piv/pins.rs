@@ -92,8 +92,7 @@ impl Piv {
             PUK => &mut self.stored.puk,
             _ => return Err(Status::NO_REFERENCE),
         };
-        // A new value that is none costs no try.
-        new_value(new)?;
+        // The old value is looked at first: a new value that is none does not save the try of a wrong old one.
         let result = reference.check(old).and_then(|()| reference.set(new));
         if command.p2 == PIN {
             self.session.pin_verified = result.is_ok();
@@ -106,7 +105,6 @@ impl Piv {
         if command.p2 != PIN {
             return Err(Status::NO_REFERENCE);
         }
-        new_value(pin)?;
         self.stored.puk.check(puk)?;
         self.stored.pin.set(pin)?;
         Ok(Vec::new())

@@ -35,7 +35,7 @@ impl Piv {
                 .concat()
             }
             slot => {
-                let key = self.stored.keys.get(&key_slot(slot)?).ok_or(Status::NO_REFERENCE)?;
+                let key = self.stored.keys.get(&slot).ok_or(Status::NO_REFERENCE)?;
                 [
                     encode(0x01, &[key.key.algorithm.id()]),
                     encode(0x02, &[key.pin.id(), key.touch.id()]),
