@@ -29,7 +29,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long another program may hold the card before whoever waits is told.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a piece of work is begun again when the card or the service went away in the middle.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 4;
+/// What a card needs that is being given power.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// A card, as the rest of the backend sees it.
 #[derive(Clone)]
@@ -230,6 +232,9 @@ impl Owner {
                     if left == 0 || !may_repeat || remedy == Remedy::GiveUp {
                         let error = self.about(codes::error(code));
                         return (job.fail)(if may_repeat { error } else { error.may_have_happened() });
+                    }
+                    if remedy == Remedy::FindCard && code != pcsc::Error::ResetCard {
+                        std::thread::sleep(PAUSE);
                     }
                 }
             }
