@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::{
     apdu::{self, Answer, Command},
     fault::Fault,
-    identity::Identity,
+    identity::{self, Identity},
     login::Tries,
     slot::Slot,
     status::Status,
@@ -67,32 +67,44 @@ impl<'a> Applet<'a> {
         identity: &'a Identity,
         tries: &'a mut Tries,
     ) -> Result<Self, Fault> {
-        let pin = match pin_state(card)? {
-            Some(state) => state,
-            None => {
-                select(card)?.ok_or(pcsc::Error::ResetCard)?;
-                pin_state(card)?.ok_or_else(|| {
-                    signer_core::Error::internal("the card does not say how many tries its PIN has")
-                })?
+        let pin = if let Some(state) = pin_state(card)? {
+            state
+        } else {
+            // Another program selected another application, or this is another card.
+            if Identity::of(card, &identity.reader)?.as_ref() != Some(identity) {
+                return Err(pcsc::Error::RemovedCard.into());
             }
+            pin_state(card)?.ok_or_else(|| {
+                signer_core::Error::internal("the card does not say how many tries its PIN has")
+            })?
         };
         tries.noted(pin);
         Ok(Self { card, identity, pin, tries, verified_here: false, managing: false })
     }
 
     /// Leaves the card as it was found: nothing stays open for other programs that was opened here.
-    pub(crate) fn leave(self) -> Result<(), pcsc::Error> {
+    pub(crate) fn leave(mut self) -> Result<(), pcsc::Error> {
         let opened_pin = self.verified_here && self.pin != PinState::Verified;
-        // SP 800-73-4 has a command for the PIN; not all cards know it.
-        let closed = !self.managing
-            && (!opened_pin
-                || apdu::exchange(self.card, &Command::new(0x20, 0xff, PIN))?.status == Status::OK);
-        if !closed {
-            // Whatever is open is closed when another application is selected.
-            apdu::exchange(self.card, &Command::new(0xa4, 4, 0).data(MANAGEMENT_APPLICATION.to_vec()))?;
-            select(self.card)?;
+        if !self.managing && (!opened_pin || self.take_back_pin()?) {
+            return Ok(());
         }
-        Ok(())
+        // Whatever is open is closed when another application is selected.
+        apdu::exchange(self.card, &Command::new(0xa4, 4, 0).data(MANAGEMENT_APPLICATION.to_vec()))?;
+        select(self.card).map(drop)
+    }
+
+    /// VERIFY with P1 = FF, of SP 800-73-4; false on a card that does not know it. An older one may take it for the question
+    /// after the tries, so that the first time it is asked whether the PIN is really taken back.
+    fn take_back_pin(&mut self) -> Result<bool, pcsc::Error> {
+        if self.tries.can_be_taken_back == Some(false) {
+            return Ok(false);
+        }
+        let mut done = apdu::exchange(self.card, &Command::new(0x20, 0xff, PIN))?.status == Status::OK;
+        if done && self.tries.can_be_taken_back.is_none() {
+            done = matches!(pin_state(self.card)?, Some(PinState::Left(_)));
+        }
+        self.tries.can_be_taken_back = Some(done);
+        Ok(done)
     }
 
     /// Whether the management key was used.
@@ -102,6 +114,14 @@ impl<'a> Applet<'a> {
 
     pub(crate) fn send(&self, command: &Command) -> Result<Answer, Fault> {
         Ok(apdu::exchange(self.card, command)?)
+    }
+
+    /// Makes sure that it is still the same card, in case that it was exchanged for another before its reader noticed.
+    pub(crate) fn is_the_same(&self) -> Result<(), Fault> {
+        match identity::current_serial(self.card, self.identity)? {
+            Some(serial) if self.identity.serial() != Some(serial) => Err(pcsc::Error::RemovedCard.into()),
+            _ => Ok(()),
+        }
     }
 
     /// VERIFY, once. Called by `login.rs` alone.

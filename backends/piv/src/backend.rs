@@ -124,7 +124,7 @@ impl PivBackend {
             return Ok(());
         }
         match self.pins.lease(&self.device, None).await {
-            Ok(mut pin) => self.device.run(None, move |applet| Ok(login::verify(applet, &mut pin)?)),
+            Ok(mut pin) => self.device.run(None, move |applet| login::verify(applet, &mut pin)),
             // Keys that never want it are served all the same.
             Err(error) if self.needs_no_pin()? => {
                 tracing::debug!("the card has no PIN, and no key that wants one: {error}");
@@ -141,7 +141,7 @@ impl PivBackend {
 
     fn unlock_now(&self, request: UnlockRequest) -> Result<()> {
         let mut pin = PinUse::given(request.pin, request.use_last_try, self.pins.allow_default);
-        self.device.run(None, move |applet| Ok(login::verify(applet, &mut pin)?))
+        self.device.run(None, move |applet| login::verify(applet, &mut pin))
     }
 
     pub(crate) fn listed(&self) -> MutexGuard<'_, Option<(Instant, Vec<KeyInfo>)>> {

@@ -35,7 +35,7 @@ impl PivBackend {
             if has_certificate {
                 applet.put_object(object, &[]).map_err(|fault| match fault {
                     Fault::Answer(error) => Fault::Answer(error.may_have_happened()),
-                    other => other,
+                    gone @ Fault::Reader(_) => gone,
                 })?;
             }
             if has_key && !firmware.deletes_keys() {

@@ -215,14 +215,24 @@ impl Owner {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
-            let fault = match self.attempt(&mut job) {
-                Ok(()) => return,
-                Err(fault) => fault,
+            // A panic is a defect: it costs its request, not the card.
+            let attempt = std::panic::catch_unwind(AssertUnwindSafe(|| self.attempt(&mut job)));
+            let fault = match attempt {
+                Ok(Ok(())) => return,
+                Ok(Err(fault)) => fault,
+                Err(_) => {
+                    self.connection = None;
+                    Fault::Answer(Error::internal("the driver panicked"))
+                }
             };
             match fault {
                 Fault::Answer(error) => return (job.fail)(self.about(error)),
                 Fault::Reader(code) => {
-                    self.connection = None;
+                    if let Some(connection) = self.connection.take()
+                        && code != pcsc::Error::ResetCard
+                    {
+                        self.finder.forget(&connection.identity);
+                    }
                     let remedy = codes::remedy(code);
                     if remedy == Remedy::FindService {
                         self.finder.forget_service();
@@ -259,8 +269,7 @@ impl Owner {
             return Ok(());
         }
         let result = Applet::open(&transaction, identity, &mut self.tries).and_then(|mut applet| {
-            let done = std::panic::catch_unwind(AssertUnwindSafe(|| (job.attempt)(&mut applet)))
-                .unwrap_or_else(|_| Err(Error::internal("the driver panicked").into()));
+            let done = (job.attempt)(&mut applet);
             self.changing = applet.is_managing();
             // If this fails, the card is gone, and its state with it: the next transaction finds out.
             let _ = applet.leave();
@@ -299,7 +308,7 @@ impl Owner {
         }
         // The connection says nothing about a card that was taken out; another one is soon made.
         self.connection = None;
-        let _ = self.connect();
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| self.connect()));
     }
 
     /// Tells who watches, if it is something new.

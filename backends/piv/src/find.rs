@@ -78,6 +78,11 @@ impl Finder {
         Self { wanted, context: None, seen: HashMap::new() }
     }
 
+    /// Asks this card again who it is before it is used.
+    pub(crate) fn forget(&mut self, identity: &Identity) {
+        self.seen.retain(|_, seen| !matches!(seen, Seen::Piv(known) if known == identity));
+    }
+
     /// Connects to the service afresh next time.
     pub(crate) fn forget_service(&mut self) {
         self.context = None;

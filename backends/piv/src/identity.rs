@@ -112,6 +112,14 @@ impl fmt::Display for Identity {
     }
 }
 
+/// The serial number once more, where it costs no more than a question.
+pub(crate) fn current_serial(card: &pcsc::Card, known: &Identity) -> Result<Option<u32>, pcsc::Error> {
+    match known.firmware {
+        Some(firmware) if firmware.has_serial_command() => serial(card, firmware),
+        _ => Ok(None),
+    }
+}
+
 fn serial(card: &pcsc::Card, firmware: Firmware) -> Result<Option<u32>, pcsc::Error> {
     let answer = if firmware.has_serial_command() {
         apdu::exchange(card, &Command::new(0xf8, 0, 0))?

@@ -13,7 +13,7 @@ const DEFAULT: &str = "123456";
 /// Characters of a PIN (SP 800-73-4 part 2, section 2.4.3).
 const LENGTHS: std::ops::RangeInclusive<usize> = 6..=8;
 
-/// What is known of the PIN's tries over the transactions with one card.
+/// What is known of the PIN over the transactions with one card.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tries {
     /// How many were left when somebody last looked.
@@ -22,6 +22,8 @@ pub(crate) struct Tries {
     unanswered: Option<u32>,
     /// The card took a PIN from here, and nothing since made it doubtful.
     pub(crate) accepted: bool,
+    /// Whether the card knows how to take a verified PIN back, once that was tried.
+    pub(crate) can_be_taken_back: Option<bool>,
 }
 
 impl Tries {
@@ -75,6 +77,7 @@ pub(crate) fn verify(applet: &mut Applet<'_>, pin: &mut PinUse) -> Result<(), Fa
         pin.report(if is_refused { PinOutcome::Refused(error.clone()) } else { PinOutcome::NotTried });
         return Err(error.into());
     }
+    applet.is_the_same()?;
     // Should the card go away now, the next one who asks compares the tries before using another.
     if let PinState::Left(left) = applet.pin {
         applet.tries.unanswered = Some(left);

@@ -41,8 +41,10 @@ pub(crate) fn from_file(path: &Path) -> Result<ManagementKey, Error> {
     let failed = |e: std::io::Error| {
         Error::bad_request(format!("the management key in {} cannot be read", path.display())).vendor(e)
     };
-    let mode = fs::metadata(path).map_err(failed)?.mode();
-    if mode & 0o037 != 0 {
+    let meta = fs::metadata(path).map_err(failed)?;
+    let mode = meta.mode();
+    // A file of root's may be read by the group that root gave it to: the daemon's.
+    if mode & if meta.uid() == 0 { 0o037 } else { 0o077 } != 0 {
         return Err(Error::bad_request(format!(
             "others than its owner may open the management key in {} (its mode is {:03o})",
             path.display(),

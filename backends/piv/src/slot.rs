@@ -103,7 +103,7 @@ mod tests {
         let object = |slot: u8| Slot(slot).certificate_object();
         assert_eq!(
             [object(0x9a), object(0x9e), object(0x82), object(0x95)],
-            [0x5fc105, 0x5fc101, 0x5fc10d, 0x5fc120]
+            [0x005f_c105, 0x005f_c101, 0x005f_c10d, 0x005f_c120]
         );
     }
 }

@@ -98,9 +98,9 @@ mod tests {
         ) {
             let mut bytes = Vec::new();
             push(&mut bytes, 0x70, &first);
-            push(&mut bytes, 0x5fff01, &second);
+            push(&mut bytes, 0x005f_ff01, &second);
             prop_assert_eq!(find(&bytes, 0x70), Some(&first[..]));
-            prop_assert_eq!(find(&bytes, 0x5fff01), Some(&second[..]));
+            prop_assert_eq!(find(&bytes, 0x005f_ff01), Some(&second[..]));
         }
 
         #[test]
