@@ -6,11 +6,13 @@ use signer_contract::{PinSetup, Profile};
 use signer_core::{Backend, BoxFuture, Result};
 
 mod kryoptic;
+mod piv;
 mod pkcs11;
 mod softhsm;
 mod software;
 
 pub use kryoptic::Kryoptic;
+pub use piv::{DEFAULT_MANAGEMENT_KEY, DEFAULT_PIN, Piv};
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
 

@@ -71,6 +71,12 @@ pub fn cosign() -> PathBuf {
     PATH.get_or_init(|| engine("cosign.sh")).clone()
 }
 
+/// ykman, Yubico's own tool, installed once into the user's cache.
+pub fn ykman() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("ykman.sh")).clone()
+}
+
 /// What a script of `hwtests/engines` prints.
 fn engine(script: &str) -> PathBuf {
     let script = source("hwtests/engines").join(script);

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use signer_core::{Ability, Backend, BoxFuture, KeyType, Pin, Result, SignatureAlgorithm};
 
+use crate::Names;
+
 /// A real engine on temporary state, empty of keys at first. Each check gets a fixture of its own; dropping it ends the
 /// engine and deletes its state.
 pub trait Fixture: Send + Sync {
@@ -48,6 +50,8 @@ pub struct Profile {
     pub imports: Vec<KeyType>,
     /// What a key of each kind signs with, in any order; the default of the kind is always the first.
     pub algorithms: BTreeMap<KeyType, Vec<SignatureAlgorithm>>,
+    /// What its keys may be called.
+    pub names: Names,
     /// Every ability.
     pub abilities: Vec<Ability>,
     /// Whether a caller can choose and use the device's identifier of a key (`CKA_ID`).
@@ -74,6 +78,7 @@ impl Profile {
             generates: KeyType::ALL.to_vec(),
             imports: KeyType::ALL.to_vec(),
             algorithms: KeyType::ALL.into_iter().map(|t| (t, t.algorithms().to_vec())).collect(),
+            names: Names::free(),
             abilities: vec![
                 Ability::Generate,
                 Ability::Import,

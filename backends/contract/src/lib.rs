@@ -10,6 +10,7 @@ mod checks;
 mod failure;
 mod fixture;
 mod material;
+mod names;
 mod support;
 
 pub use certificate::self_signed;
@@ -17,3 +18,4 @@ pub use check::{Check, checks, run, test};
 pub use failure::{Failure, Outcome};
 pub use fixture::{Fixture, PinSetup, Profile};
 pub use material::{Material, make_private_key};
+pub use names::Names;

@@ -28,7 +28,7 @@ pub(crate) async fn make_key(
     name: &str,
     key_type: KeyType,
 ) -> Result<KeyInfo, Failure> {
-    make_named(backend, profile, label(name)?, key_type).await
+    make_named(backend, profile, profile.names.of(name)?, key_type).await
 }
 
 /// The same, for any name.

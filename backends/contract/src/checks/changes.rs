@@ -24,7 +24,9 @@ pub(crate) async fn imports_every_kind_in_every_form(fixture: Arc<dyn Fixture>) 
             let key = make_private_key(key_type)?.key(form)?;
             let public_key = key.public_key().clone();
             let what = format!("a {key_type} key as {form:?}");
-            let name = label(&what)?;
+            // Few names are used again for each.
+            let few = profile.names.all().is_some();
+            let name = profile.names.of(if few { "imported" } else { &what })?;
             let info = import.import(ImportRequest::new(name, key)).await.context(&what)?;
             ensure!(info.public_key == public_key, "{what}: imported, it has another public key");
             ensure!(info.origin == KeyOrigin::Imported, "{what}: its origin is {}", info.origin.name());
@@ -41,11 +43,15 @@ pub(crate) async fn imports_every_kind_in_every_form(fixture: Arc<dyn Fixture>) 
             for algorithm in algorithms.iter().copied().take(count) {
                 sign_message(&*signer, algorithm, what.clone()).await?;
             }
+            if few {
+                let delete = Ability::Delete.require(backend.delete(), "under test")?;
+                delete.delete(&selector(&info.name)).await.context(&what)?;
+            }
         }
     }
     for key_type in signer_core::KeyType::ALL.into_iter().filter(|t| !profile.imports.contains(t)) {
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        let request = ImportRequest::new(label("unsupported")?, key);
+        let request = ImportRequest::new(profile.names.of("unsupported")?, key);
         let kind = refused(import.import(request).await, format!("importing a {key_type} key"))?;
         ensure!(
             kind == ErrorKind::Unsupported,
@@ -67,7 +73,7 @@ pub(crate) async fn deleted_keys_are_gone(fixture: Arc<dyn Fixture>) -> Outcome 
     let goes = make_key(&*backend, &profile, "goes", key_type).await?;
     let signer = open(&*backend, &goes.name).await?;
     works(&*signer).await?;
-    delete.delete(&selector(&label("goes")?)).await?;
+    delete.delete(&selector(&profile.names.of("goes")?)).await?;
 
     let kind = refused(backend.open(&selector(&goes.name)).await, "opening a deleted key")?;
     ensure!(kind == ErrorKind::NotFound, "opening a deleted key: {kind:?} instead of NotFound");
@@ -85,7 +91,7 @@ pub(crate) async fn deleted_keys_are_gone(fixture: Arc<dyn Fixture>) -> Outcome 
 
     let again = make_key(&*backend, &profile, "goes", key_type).await?;
     ensure!(again.public_key != goes.public_key, "the new key of an old name is the old key");
-    let signer = open(&*backend, &label("goes")?).await?;
+    let signer = open(&*backend, &profile.names.of("goes")?).await?;
     ensure!(signer.info().public_key == again.public_key, "the old name opens the old key");
     works(&*signer).await
 }

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
 use signer_core::{
-    Ability, Address, ErrorKind, GenerateRequest, ImportRequest, KeyName, KeySelector, Pkcs11Uri,
+    Ability, Address, Backend, ErrorKind, GenerateRequest, ImportRequest, KeyName, KeySelector, KeyType,
+    Pkcs11Uri,
 };
 
 use crate::{
-    Failure, Fixture, Material, Outcome,
+    Failure, Fixture, Material, Outcome, Profile,
     failure::{Context, ensure},
     make_private_key,
     support::{label, list_all, make_key, make_named, open, quick_type, refused, selector, works},
@@ -67,6 +68,9 @@ pub(crate) async fn unknown_keys_are_not_found(fixture: Arc<dyn Fixture>) -> Out
 pub(crate) async fn odd_labels(fixture: Arc<dyn Fixture>) -> Outcome {
     let (backend, profile) = (fixture.backend(), fixture.profile());
     let key_type = quick_type(&profile)?;
+    if let Some(names) = profile.names.all() {
+        return only_fixed_names(&*backend, &profile, names, key_type).await;
+    }
     let long = "x".repeat(200);
     let long_wide = "ä".repeat(100);
     let labels = [
@@ -152,18 +156,56 @@ pub(crate) async fn odd_labels(fixture: Arc<dyn Fixture>) -> Outcome {
     Ok(())
 }
 
+/// Each of the names that a place has is one of a key; any other is refused, in words that say which there are.
+async fn only_fixed_names(
+    backend: &dyn Backend,
+    profile: &Profile,
+    names: &[KeyName],
+    key_type: KeyType,
+) -> Outcome {
+    for name in names {
+        let info = make_named(backend, profile, name.clone(), key_type).await?;
+        ensure!(info.name == *name, "the key that was made as {name} is called {}", info.name);
+        let key: KeySelector = name.to_string().parse()?;
+        let signer = backend.open(&key).await.context(format_args!("opening {name}"))?;
+        ensure!(signer.info().public_key == info.public_key, "{name}: opened, it is another key");
+        works(&*signer).await?;
+    }
+    let listed = list_all(backend, 7).await?.len();
+    ensure!(listed == names.len(), "{listed} keys are listed where {} were made", names.len());
+    for text in ["another", "9z", " ", "a/b", "../x", "id:", "*", "Grüße"] {
+        let generate = Ability::Generate.require(backend.generate(), "under test")?;
+        let made = generate.generate(GenerateRequest::new(label(text)?, key_type)).await;
+        let kind = refused(made, format!("a key called {text:?}"))?;
+        ensure!(kind == ErrorKind::BadRequest, "a key called {text:?}: {kind:?} instead of BadRequest");
+    }
+    if let Some(delete) = backend.delete() {
+        for (at, name) in names.iter().enumerate() {
+            delete.delete(&selector(name)).await.context(format_args!("deleting {name}"))?;
+            let left = list_all(backend, 0).await?.len();
+            ensure!(left == names.len() - at - 1, "deleting {name} left {left} keys");
+        }
+    }
+    Ok(())
+}
+
 /// Where the caller can choose the device's identifier: it is kept, and opens the key.
 pub(crate) async fn identifiers(fixture: Arc<dyn Fixture>) -> Outcome {
     let (backend, profile) = (fixture.backend(), fixture.profile());
     let key_type = quick_type(&profile)?;
     let id = vec![0x00, 0x0a, 0xff, 0x80];
     let made = if profile.has(Ability::Generate) {
-        let request =
-            GenerateRequest { id: Some(id.clone()), ..GenerateRequest::new(label("identified")?, key_type) };
+        let request = GenerateRequest {
+            id: Some(id.clone()),
+            ..GenerateRequest::new(profile.names.of("identified")?, key_type)
+        };
         Ability::Generate.require(backend.generate(), "under test")?.generate(request).await
     } else {
         let key = make_private_key(key_type)?.key(Material::Pkcs8Der)?;
-        let request = ImportRequest { id: Some(id.clone()), ..ImportRequest::new(label("identified")?, key) };
+        let request = ImportRequest {
+            id: Some(id.clone()),
+            ..ImportRequest::new(profile.names.of("identified")?, key)
+        };
         Ability::Import.require(backend.import(), "under test")?.import(request).await
     };
     if !profile.identifiers {
@@ -215,7 +257,7 @@ pub(crate) async fn a_name_is_taken_once(fixture: Arc<dyn Fixture>) -> Outcome {
     for again in profile.types().into_iter().filter(|t| t.rsa_bits().is_none()) {
         if profile.has(Ability::Generate) && profile.generates.contains(&again) {
             let generate = Ability::Generate.require(backend.generate(), "under test")?;
-            let request = GenerateRequest::new(label("taken")?, again);
+            let request = GenerateRequest::new(profile.names.of("taken")?, again);
             let kind = refused(
                 generate.generate(request).await,
                 format!("generating a {again} key of a taken name"),
@@ -225,7 +267,7 @@ pub(crate) async fn a_name_is_taken_once(fixture: Arc<dyn Fixture>) -> Outcome {
         if profile.has(Ability::Import) && profile.imports.contains(&again) {
             let import = Ability::Import.require(backend.import(), "under test")?;
             let key = make_private_key(again)?.key(Material::Pkcs8Der)?;
-            let request = ImportRequest::new(label("taken")?, key);
+            let request = ImportRequest::new(profile.names.of("taken")?, key);
             let kind =
                 refused(import.import(request).await, format!("importing a {again} key of a taken name"))?;
             ensure!(kind == ErrorKind::AlreadyExists, "importing a {again} key of a taken name: {kind:?}");
@@ -256,7 +298,7 @@ pub(crate) async fn one_of_many_wins_a_name(fixture: Arc<dyn Fixture>) -> Outcom
             }
         }
         ensure!(winners.len() == 1, "{} of 8 were told that they had made {name:?}", winners.len());
-        let signer = open(&*backend, &label(&name)?).await?;
+        let signer = open(&*backend, &profile.names.of(&name)?).await?;
         ensure!(signer.info().public_key == winners[0].public_key, "the key is not the winner's");
         let listed = list_all(&*backend, 0).await?.len();
         ensure!(listed == round + 1, "{listed} keys are there instead of {}", round + 1);
@@ -265,12 +307,12 @@ pub(crate) async fn one_of_many_wins_a_name(fixture: Arc<dyn Fixture>) -> Outcom
 }
 
 async fn race(
-    backend: &dyn signer_core::Backend,
-    profile: &crate::Profile,
+    backend: &dyn Backend,
+    profile: &Profile,
     name: &str,
-    key_type: signer_core::KeyType,
+    key_type: KeyType,
 ) -> Result<signer_core::Result<signer_core::KeyInfo>, Failure> {
-    let name = label(name)?;
+    let name = profile.names.of(name)?;
     Ok(if profile.has(Ability::Generate) && profile.generates.contains(&key_type) {
         let generate = Ability::Generate.require(backend.generate(), "under test")?;
         generate.generate(GenerateRequest::new(name, key_type)).await

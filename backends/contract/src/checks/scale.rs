@@ -15,7 +15,7 @@ use signer_core::{Backend, ErrorKind, ListRequest, Signer};
 use crate::{
     Failure, Fixture, Outcome, Profile,
     failure::{Context, ensure},
-    support::{label, list_all, make_key, open, quick_type, refused, selector, sign_message, works},
+    support::{list_all, make_key, open, quick_type, refused, selector, sign_message, works},
 };
 
 /// Pages of every size give each key once, in one order; and a page token that nobody gave is refused or harmless.
@@ -82,13 +82,13 @@ pub(crate) async fn many_keys(fixture: Arc<dyn Fixture>) -> Outcome {
     }
     for at in [profile.many_keys - 1, profile.many_keys / 2, 0] {
         let start = Instant::now();
-        let signer = open(&*backend, &label(&name(at))?).await?;
+        let signer = open(&*backend, &profile.names.of(&name(at))?).await?;
         works(&*signer).await?;
         let took = start.elapsed();
         ensure!(took <= profile.open_within, "opening and using key {at} took {took:?}");
     }
     let backend = fixture.restart(crate::PinSetup::Right).await?;
-    works(&*open(&*backend, &label(&name(profile.many_keys - 1))?).await?).await?;
+    works(&*open(&*backend, &profile.names.of(&name(profile.many_keys - 1))?).await?).await?;
     let listed = list_all(&*backend, 100).await?.len();
     ensure!(listed == profile.many_keys, "after a restart {listed} keys are listed");
     Ok(())

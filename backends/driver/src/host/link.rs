@@ -353,7 +353,7 @@ impl Link {
                 Answer::PinOutcome(outcome) => {
                     if let Some(loan) = state.loans.remove(&outcome.lease) {
                         match outcome.outcome {
-                            Some(pb::pin_outcome::Outcome::Accepted(_)) => self.vault.accepted(),
+                            Some(pb::pin_outcome::Outcome::Accepted(_)) => self.vault.accepted(&loan),
                             Some(pb::pin_outcome::Outcome::Refused(error)) => {
                                 self.vault.refused(&loan, convert::error_from_pb(error));
                             }

@@ -24,12 +24,15 @@ struct State {
     use_last_try: bool,
     /// The PIN that the device refused, and what it said.
     refused: Option<(Pin, Error)>,
+    /// The last PIN that the device took, and whether a person gave it.
+    proven: Option<(Pin, bool)>,
 }
 
 /// A PIN that may be tried once. The next one is lent when this is dropped.
 pub(super) struct Loan {
     pub(super) pin: Pin,
     pub(super) use_last_try: bool,
+    given: bool,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -40,7 +43,9 @@ impl Vault {
 
     /// Takes a PIN that a person gave. Also takes back that an earlier one was refused.
     pub(super) fn give(&self, pin: Pin, use_last_try: bool) {
-        *lock(&self.state) = State { given: Some(pin), use_last_try, refused: None };
+        let mut state = lock(&self.state);
+        let proven = state.proven.take();
+        *state = State { given: Some(pin), use_last_try, refused: None, proven };
     }
 
     /// Waits until nobody else tries the PIN and lends it.
@@ -56,6 +61,7 @@ impl Vault {
             let use_last_try = std::mem::take(&mut state.use_last_try);
             (state.given.clone(), use_last_try, state.refused.clone())
         };
+        let is_given = given.is_some();
         let pin = match given {
             Some(pin) => Some(pin),
             None => self
@@ -81,17 +87,30 @@ impl Vault {
                 .vendor(error.vendor_code().unwrap_or(error.kind().name()))
                 .next(format!("run `signer keys unlock {}`, or mend the configured PIN", self.backend)));
         }
-        Ok(Loan { pin, use_last_try, _turn: turn })
+        Ok(Loan { pin, use_last_try, given: is_given, _turn: turn })
     }
 
-    /// Notes that the device refused the PIN.
+    /// Notes that the device refused the PIN. A person who mistyped it takes nothing away: the one that the device took
+    /// before is lent on, for devices that want it again for each signature.
     pub(super) fn refused(&self, loan: &Loan, error: Error) {
-        lock(&self.state).refused = Some((loan.pin.clone(), error));
+        let mut state = lock(&self.state);
+        state.refused = Some((loan.pin.clone(), error));
+        match state.proven.take() {
+            Some((pin, given)) if pin.expose() != loan.pin.expose() => {
+                if loan.given {
+                    state.given = given.then(|| pin.clone());
+                }
+                state.proven = Some((pin, given));
+            }
+            _ => {}
+        }
     }
 
     /// Notes that the device took the PIN.
-    pub(super) fn accepted(&self) {
-        lock(&self.state).refused = None;
+    pub(super) fn accepted(&self, loan: &Loan) {
+        let mut state = lock(&self.state);
+        state.refused = None;
+        state.proven = Some((loan.pin.clone(), loan.given));
     }
 }
 
@@ -121,6 +140,32 @@ mod tests {
         assert!(loan.use_last_try && loan.pin.expose() == "3333");
         drop(loan);
         assert!(!vault.lend(&prompt).await.unwrap().use_last_try, "it holds for one attempt");
+    }
+
+    #[tokio::test]
+    async fn a_mistyped_pin_takes_nothing_away() {
+        let vault = vault(&Arc::new(Mutex::new("1111")));
+        let prompt = PinPrompt::default();
+        let no = || Error::new(ErrorKind::WrongPin { tries_left: Some(2) }, "no");
+        let loan = vault.lend(&prompt).await.unwrap();
+        vault.accepted(&loan);
+        drop(loan);
+        for right in ["1111", "2222"] {
+            vault.give(Pin::new("9999".into()).unwrap(), false);
+            let loan = vault.lend(&prompt).await.unwrap();
+            assert_eq!(loan.pin.expose(), "9999");
+            vault.refused(&loan, no());
+            drop(loan);
+            assert_eq!(vault.lend(&prompt).await.unwrap().pin.expose(), right, "configured, then given");
+            vault.give(Pin::new("2222".into()).unwrap(), false);
+            let loan = vault.lend(&prompt).await.unwrap();
+            vault.accepted(&loan);
+        }
+        // The device changed its mind about it: nothing is lent any more.
+        let loan = vault.lend(&prompt).await.unwrap();
+        vault.refused(&loan, no());
+        drop(loan);
+        assert_eq!(vault.lend(&prompt).await.err().unwrap().kind(), ErrorKind::Locked);
     }
 
     #[tokio::test]
