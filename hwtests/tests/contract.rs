@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Kryoptic, SoftHsm, Software},
+    engines::{Azure, Google, Kryoptic, SoftHsm, Software},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -12,6 +12,8 @@ contract_tests!(softhsm_driver, || Direct::new(SoftHsm::start()));
 contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
+contract_tests!(google_direct, || Direct::new(Google::start()));
+contract_tests!(azure_direct, || Direct::new(Azure::start()));
 
 /// The checks of PINs once more, where the device's own logins are counted.
 mod softhsm_counted {

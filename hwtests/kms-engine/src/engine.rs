@@ -169,6 +169,11 @@ impl Engine {
         self.shared.seen.to_json()
     }
 
+    /// Makes a key ring, by its resource name.
+    pub fn add_google_key_ring(&self, name: &str) {
+        self.shared.google.add_ring(name);
+    }
+
     /// Sets the state of a version of a Google key, by its resource name: `DISABLED`, `DESTROY_SCHEDULED`, `ENABLED`, …
     pub fn set_google_state(&self, version: &str, state: &str) -> bool {
         self.shared.google.set_state(version, state)

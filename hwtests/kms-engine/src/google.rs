@@ -28,6 +28,10 @@ impl Google {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn add_ring(&self, name: &str) {
+        self.state().add_ring(name);
+    }
+
     /// Sets the state of a version; `false` if there is none.
     pub(crate) fn set_state(&self, version: &str, state: &str) -> bool {
         let Some(state) = enums::VersionState::named(state) else { return false };

@@ -68,6 +68,10 @@ impl State {
         version.ok_or_else(|| not_found(&format!("CryptoKeyVersion {name}")))
     }
 
+    pub(super) fn add_ring(&mut self, name: &str) {
+        self.rings.insert(name.to_owned());
+    }
+
     fn ring(&self, name: &str) -> Result<(), Status> {
         let there = self.rings.contains(name);
         if there { Ok(()) } else { Err(not_found(&format!("KeyRing {name}"))) }
