@@ -5,7 +5,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=packages.sh
 source "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 
-clients=(boto3==1.44.8 google-cloud-kms==3.18.0 azure-keyvault-keys==4.11.3 azure-identity==1.27.0)
+# google-crc32c is what Google's own examples check answers with.
+clients=(boto3==1.44.8 google-cloud-kms==3.18.0 azure-keyvault-keys==4.11.3 azure-identity==1.27.0 google-crc32c==1.8.0)
 
 build() {
     need_packages python3 python3-venv ca-certificates
@@ -14,4 +15,4 @@ build() {
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${clients[@]}"
 }
 
-cached_engine "kms-clients-1" bin/python build
+cached_engine "kms-clients-2" bin/python build

@@ -79,7 +79,8 @@ impl Clients {
     async fn renew_once(&self) -> Result<()> {
         let chain = Chain::new(&self.config, &self.transport()?)?;
         let scope = self.vault.scope();
-        let got = tokio::time::timeout(self.config.patience().total, chain.get_token(&[&scope], None)).await;
+        let got =
+            tokio::time::timeout(self.config.patience().attempt, chain.get_token(&[&scope], None)).await;
         match got {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => {

@@ -1,6 +1,10 @@
 //! What is configured.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use signer_remote::Patience;
@@ -58,6 +62,18 @@ impl AzureConfig {
             attempt_timeout: None,
             timeout: None,
         }
+    }
+
+    /// The same with relative paths taken from a folder: that of the configuration file.
+    #[must_use]
+    pub fn relative_to(mut self, folder: &Path) -> Self {
+        self.ca = self.ca.map(|path| folder.join(path));
+        self.federated_token = self.federated_token.map(|path| folder.join(path));
+        self.client_secret = self.client_secret.map(|from| match from {
+            SecretFrom::File(path) => SecretFrom::File(folder.join(path)),
+            other @ SecretFrom::Env(_) => other,
+        });
+        self
     }
 
     pub(crate) fn patience(&self) -> Patience {

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Clients {
     endpoint: Option<String>,
     credentials: Option<PathBuf>,
+    /// How long new credentials are waited for.
+    patience: Duration,
     current: tokio::sync::Mutex<Option<Client>>,
     /// When it was last found out whether credentials can be had anew, and what came of it.
     renewal: Mutex<Option<(Instant, Result<()>)>>,
@@ -45,6 +47,7 @@ impl Clients {
         Self {
             endpoint: config.endpoint.clone(),
             credentials: config.credentials.clone(),
+            patience: config.patience().attempt,
             current: tokio::sync::Mutex::default(),
             renewal: Mutex::default(),
         }
@@ -83,7 +86,10 @@ impl Clients {
 
     async fn renew_once(&self) -> Result<()> {
         let credentials = self.credentials()?;
-        let headers = credentials.headers(Default::default()).await;
+        let headers = tokio::time::timeout(self.patience, credentials.headers(Default::default())).await;
+        let headers = headers.map_err(|_| {
+            Error::new(ErrorKind::DeviceGone, "Google's token service does not answer").next(ADVICE)
+        })?;
         headers.map(drop).map_err(|e| {
             let kind = if e.is_transient() { ErrorKind::DeviceGone } else { ErrorKind::Denied };
             Error::new(kind, "the credentials for Google cannot be renewed").vendor(e).next(ADVICE)

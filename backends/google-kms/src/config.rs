@@ -1,6 +1,9 @@
 //! What is configured.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use signer_core::{Error, Result};
@@ -63,6 +66,13 @@ pub enum RsaPadding {
 }
 
 impl GoogleConfig {
+    /// The same with relative paths taken from a folder: that of the configuration file.
+    #[must_use]
+    pub fn relative_to(mut self, folder: &Path) -> Self {
+        self.credentials = self.credentials.map(|path| folder.join(path));
+        self
+    }
+
     /// The configured key ring.
     pub(crate) fn ring(&self) -> Result<Option<Ring>> {
         match (&self.project, &self.location, &self.key_ring) {

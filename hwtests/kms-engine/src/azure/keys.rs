@@ -260,9 +260,13 @@ pub(super) fn delete(azure: &Azure, request: &Request<'_>) -> Result<Value, Prob
     Ok(shown)
 }
 
+/// `DeletedKeyBundle`.
 fn show_deleted(key: &Key, request: &Request<'_>, when: u64) -> Value {
-    let mut shown =
-        key.versions.last().map_or(json!({}), |v| v.show(&request.vault(), &key.name, v.material.public()));
+    let bundle = |v: &Version| v.show(&request.vault(), &key.name, v.material.public());
+    with_deletion(key.versions.last().map_or(json!({}), bundle), key, request, when)
+}
+
+fn with_deletion(mut shown: Value, key: &Key, request: &Request<'_>, when: u64) -> Value {
     shown["recoveryId"] = json!(format!("{}/deletedkeys/{}", request.vault(), key.name));
     shown["deletedDate"] = json!(when);
     shown["scheduledPurgeDate"] = json!(when + RECOVERABLE);
@@ -271,8 +275,11 @@ fn show_deleted(key: &Key, request: &Request<'_>, when: u64) -> Value {
 
 pub(super) fn list_deleted(azure: &Azure, request: &Request<'_>) -> Result<Value, Problem> {
     let vault = azure.vault();
-    let all =
-        vault.deleted.iter().map(|(lower, (key, when))| (lower.clone(), show_deleted(key, request, *when)));
+    // `DeletedKeyItem`.
+    let all = vault.deleted.iter().filter_map(|(lower, (key, when))| {
+        let item = key.versions.last()?.item(&format!("{}/keys/{}", request.vault(), key.name));
+        Some((lower.clone(), with_deletion(item, key, request, *when)))
+    });
     request.page("deletedkeys", all.collect())
 }
 
