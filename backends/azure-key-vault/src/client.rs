@@ -38,7 +38,7 @@ struct Client {
 /// Credentials are not built anew more often than this.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Whether credentials can be renewed is tried this often: each time costs a token.
-const PROBE_PAUSE: Duration = Duration::from_secs(60);
+const PROBE_PAUSE: Duration = Duration::from_mins(1);
 
 impl Clients {
     pub(crate) fn new(config: AzureConfig, vault: Vault) -> Self {

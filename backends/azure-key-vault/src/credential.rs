@@ -54,10 +54,10 @@ impl Chain {
             add("a managed identity", maker.managed())?;
         }
         if only(CredentialKind::Cli) {
-            add("the Azure CLI", maker.cli())?;
+            add("the Azure CLI", Maker::cli())?;
         }
         if config.credential == CredentialKind::Default {
-            add("the Azure Developer CLI", maker.developer_cli())?;
+            add("the Azure Developer CLI", Maker::developer_cli())?;
         }
         if sources.is_empty() {
             return Err(Error::new(ErrorKind::Denied, "the configured kind of credential is not there")
@@ -135,7 +135,7 @@ impl Maker<'_> {
         };
         let options = ClientSecretCredentialOptions { client_options: self.options() };
         let made = ClientSecretCredential::new(&tenant, client_id, Secret::new(secret), Some(options));
-        Ok(Some(made.map_err(unusable)?))
+        Ok(Some(made.map_err(|e| unusable(&e))?))
     }
 
     fn workload(&self) -> Made {
@@ -144,34 +144,27 @@ impl Maker<'_> {
             return Ok(None);
         }
         let options = WorkloadIdentityCredentialOptions {
-            credential_options: ClientAssertionCredentialOptions {
-                client_options: self.options(),
-                ..Default::default()
-            },
+            credential_options: ClientAssertionCredentialOptions { client_options: self.options() },
             client_id: self.config.client_id.clone(),
             tenant_id: self.config.tenant.clone(),
             token_file_path: self.config.federated_token.clone(),
-            ..Default::default()
         };
-        Ok(Some(WorkloadIdentityCredential::new(Some(options)).map_err(unusable)?))
+        Ok(Some(WorkloadIdentityCredential::new(Some(options)).map_err(|e| unusable(&e))?))
     }
 
     fn managed(&self) -> Made {
         let identity = self.client_id().map(UserAssignedId::ClientId);
-        let options = ManagedIdentityCredentialOptions {
-            user_assigned_id: identity,
-            client_options: self.options(),
-            ..Default::default()
-        };
-        Ok(Some(ManagedIdentityCredential::new(Some(options)).map_err(unusable)?))
+        let options =
+            ManagedIdentityCredentialOptions { user_assigned_id: identity, client_options: self.options() };
+        Ok(Some(ManagedIdentityCredential::new(Some(options)).map_err(|e| unusable(&e))?))
     }
 
-    fn cli(&self) -> Made {
-        Ok(Some(AzureCliCredential::new(None).map_err(unusable)?))
+    fn cli() -> Made {
+        Ok(Some(AzureCliCredential::new(None).map_err(|e| unusable(&e))?))
     }
 
-    fn developer_cli(&self) -> Made {
-        Ok(Some(AzureDeveloperCliCredential::new(None).map_err(unusable)?))
+    fn developer_cli() -> Made {
+        Ok(Some(AzureDeveloperCliCredential::new(None).map_err(|e| unusable(&e))?))
     }
 
     fn tenant(&self) -> Option<String> {
@@ -214,8 +207,8 @@ fn read(from: &SecretFrom) -> Result<String> {
     }
 }
 
-fn unusable(error: azure_core::Error) -> Error {
+fn unusable(error: &azure_core::Error) -> Error {
     Error::new(ErrorKind::Denied, "the credentials for Azure cannot be used")
-        .vendor(first_words(&error))
+        .vendor(first_words(error))
         .next(CREDENTIAL_ADVICE)
 }

@@ -59,12 +59,12 @@ pub(crate) fn classify(error: AzureError, doing: Doing) -> Failure {
         ),
         AzureKind::DataConversion => Failure::few(strange().vendor(text)).lost(),
         AzureKind::Io => Failure::few(gone("the connection to the vault was cut").vendor(text)).lost(),
-        _ if text.contains("challenge") => Failure::never(
+        AzureKind::Other if text.contains("challenge") => Failure::never(
             Error::new(ErrorKind::Denied, "the vault asks for a token for another service than itself")
                 .next("check that `vault` is the vault's own name")
                 .vendor(text),
         ),
-        _ => Failure::few(gone("the request to the vault failed").vendor(text)).lost(),
+        AzureKind::Other => Failure::few(gone("the request to the vault failed").vendor(text)).lost(),
     }
 }
 
@@ -193,7 +193,7 @@ fn retry_after(response: &RawResponse) -> Option<Duration> {
         .and_then(|t| t.trim().parse().ok());
     let seconds =
         || header("retry-after").and_then(|t| t.trim().parse::<u64>().ok()).map(Duration::from_secs);
-    Some(ms.map(Duration::from_millis).or_else(seconds)?.min(Duration::from_secs(3600)))
+    Some(ms.map(Duration::from_millis).or_else(seconds)?.min(Duration::from_hours(1)))
 }
 
 fn speaks_of_certificate(error: &AzureError) -> bool {

@@ -149,7 +149,7 @@ impl Service {
             },
             extractable: attributes.and_then(|a| a.exportable).or(Some(false)),
             policy: KeyPolicy::default(),
-            created: created.filter(|t| *t <= SystemTime::now() + Duration::from_secs(3600)),
+            created: created.filter(|t| *t <= SystemTime::now() + Duration::from_hours(1)),
             id: None,
             address: Some(self.vault.address(version)),
             certificate: None,

@@ -26,7 +26,7 @@ pub struct GoogleKms {
 }
 
 /// How long a new key may take to be made: an RSA key in a module takes some tens of seconds.
-const MAKING: Patience = Patience { attempt: Duration::from_secs(5), total: Duration::from_secs(120) };
+const MAKING: Patience = Patience { attempt: Duration::from_secs(5), total: Duration::from_mins(2) };
 
 impl GoogleKms {
     /// A backend with that configured name. The service is not asked anything yet.

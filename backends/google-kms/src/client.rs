@@ -40,7 +40,7 @@ struct Client {
 /// Credentials are not built anew more often than this.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Whether credentials can be renewed is tried this often: each time costs a token.
-const PROBE_PAUSE: Duration = Duration::from_secs(60);
+const PROBE_PAUSE: Duration = Duration::from_mins(1);
 
 impl Clients {
     pub(crate) fn new(config: &GoogleConfig) -> Self {
@@ -84,6 +84,7 @@ impl Clients {
         result
     }
 
+    #[allow(clippy::default_trait_access)] // the type's name is in a crate that is used for nothing else
     async fn renew_once(&self) -> Result<()> {
         let credentials = self.credentials()?;
         let headers = tokio::time::timeout(self.patience, credentials.headers(Default::default())).await;

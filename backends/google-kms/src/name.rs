@@ -9,7 +9,7 @@ use signer_core::{Address, Error, ErrorKind, GcpKmsAddress, KeyName, KeySelector
 pub(crate) struct Ring {
     project: String,
     location: String,
-    ring: String,
+    id: String,
 }
 
 /// A key of some ring.
@@ -45,7 +45,7 @@ impl Ring {
 
     fn of(address: &GcpKmsAddress) -> Self {
         let GcpKmsAddress { project, location, key_ring, .. } = address;
-        Self { project: project.clone(), location: location.clone(), ring: key_ring.clone() }
+        Self { project: project.clone(), location: location.clone(), id: key_ring.clone() }
     }
 
     pub(crate) fn key(&self, id: &str) -> Key {
@@ -55,7 +55,7 @@ impl Ring {
 
 impl fmt::Display for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "projects/{}/locations/{}/keyRings/{}", self.project, self.location, self.ring)
+        write!(f, "projects/{}/locations/{}/keyRings/{}", self.project, self.location, self.id)
     }
 }
 
@@ -98,7 +98,7 @@ impl Version {
         Address::GcpKms(GcpKmsAddress {
             project: ring.project.clone(),
             location: ring.location.clone(),
-            key_ring: ring.ring.clone(),
+            key_ring: ring.id.clone(),
             key: id.clone(),
             version: Some(self.number),
         })

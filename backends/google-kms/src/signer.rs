@@ -42,7 +42,7 @@ impl VersionSigner {
                     client.asymmetric_sign().with_request(ask.clone()).send()
                 };
                 let answer = self.service.clients.ask(fault::SIGN, call).await?;
-                self.check(&answer, &ask)?;
+                check(&answer, &ask)?;
                 let verified = self.info.public_key.verify(request.algorithm(), &input, &answer.signature);
                 verified.map_err(|_| damaged("the signature does not verify"))?;
                 Ok(Signature::new(answer.signature.to_vec()))
@@ -80,21 +80,6 @@ impl VersionSigner {
         }
         let checksum = crc32c(message);
         Ok((ask.set_data(message.clone()).set_data_crc32c(checksum), request.input().clone()))
-    }
-
-    fn check(&self, answer: &AsymmetricSignResponse, ask: &AsymmetricSignRequest) -> Result<(), Failure> {
-        if answer.name != ask.name {
-            return Err(damaged("another version of the key has signed"));
-        }
-        if answer.signature_crc32c != Some(crc32c(&answer.signature)) {
-            return Err(damaged("the checksum of a signature is wrong"));
-        }
-        let verified =
-            if ask.digest.is_some() { answer.verified_digest_crc32c } else { answer.verified_data_crc32c };
-        if !verified {
-            return Err(damaged("the service did not verify the checksum of what it signed"));
-        }
-        Ok(())
     }
 
     /// A key that is gone or disabled is not remembered, so that the next one to open it is told.
@@ -137,4 +122,20 @@ impl Signer for VersionSigner {
     fn health(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move { self.about_this(self.health_now().await) })
     }
+}
+
+/// Both checksums, and whose answer it is.
+fn check(answer: &AsymmetricSignResponse, ask: &AsymmetricSignRequest) -> Result<(), Failure> {
+    if answer.name != ask.name {
+        return Err(damaged("another version of the key has signed"));
+    }
+    if answer.signature_crc32c != Some(crc32c(&answer.signature)) {
+        return Err(damaged("the checksum of a signature is wrong"));
+    }
+    let verified =
+        if ask.digest.is_some() { answer.verified_digest_crc32c } else { answer.verified_data_crc32c };
+    if !verified {
+        return Err(damaged("the service did not verify the checksum of what it signed"));
+    }
+    Ok(())
 }

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_without_end() {
-        let memory = Memory::new(Duration::from_secs(3600));
+        let memory = Memory::new(Duration::from_hours(1));
         for n in 0..=MOST {
             memory.remember(&n.to_string(), n);
         }

@@ -193,9 +193,10 @@ mod tests {
             let failure = failure.clone();
             async move { if number < failures { Err(failure) } else { Ok(()) } }
         };
-        let result = match repeatable {
-            true => PATIENCE.persist(until, attempt).await,
-            false => PATIENCE.change(until, attempt).await,
+        let result = if repeatable {
+            PATIENCE.persist(until, attempt).await
+        } else {
+            PATIENCE.change(until, attempt).await
         };
         (asked.load(Ordering::Relaxed), result)
     }

@@ -97,15 +97,12 @@ pub(crate) fn decode(text: &str) -> String {
             .then(|| tail.get(..2))
             .flatten()
             .and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
-        match hex {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(first);
-                rest = tail;
-            }
+        if let Some(byte) = hex {
+            out.push(byte);
+            rest = &tail[2..];
+        } else {
+            out.push(first);
+            rest = tail;
         }
     }
     String::from_utf8_lossy(&out).into_owned()

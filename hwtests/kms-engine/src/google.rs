@@ -42,13 +42,13 @@ impl Google {
 /// An error as the service says it.
 struct Status {
     code: u16,
-    status: &'static str,
+    name: &'static str,
     message: String,
     details: Vec<Value>,
 }
 
-fn status(code: u16, status: &'static str, message: impl Into<String>) -> Status {
-    Status { code, status, message: message.into(), details: Vec::new() }
+fn status(code: u16, name: &'static str, message: impl Into<String>) -> Status {
+    Status { code, name, message: message.into(), details: Vec::new() }
 }
 
 fn invalid(message: impl Into<String>) -> Status {
@@ -61,7 +61,7 @@ fn not_found(name: &str) -> Status {
 
 impl Status {
     fn reply(&self) -> Reply {
-        let mut error = json!({"code": self.code, "message": self.message, "status": self.status});
+        let mut error = json!({"code": self.code, "message": self.message, "status": self.name});
         if !self.details.is_empty() {
             error["details"] = json!(self.details);
         }
@@ -223,14 +223,14 @@ fn unauthenticated(why: BadToken) -> Status {
     status(401, "UNAUTHENTICATED", text).reason(reason, &json!({"service": "cloudkms.googleapis.com"}))
 }
 
-pub(crate) async fn answer(shared: &Shared, call: &Call) -> Reply {
-    match answer_or(shared, call).await {
+pub(crate) fn answer(shared: &Shared, call: &Call) -> Reply {
+    match answer_or(shared, call) {
         Ok(body) => Reply::json(200, MEDIA_TYPE, &body),
         Err(error) => error.reply(),
     }
 }
 
-async fn answer_or(shared: &Shared, call: &Call) -> Result<Value, Status> {
+fn answer_or(shared: &Shared, call: &Call) -> Result<Value, Status> {
     let nowhere = || status(404, "NOT_FOUND", "The requested URL was not found on this server.");
     let route = Route::of(&call.path).ok_or_else(nowhere)?;
     let (method, _) = route.method(&call.method).ok_or_else(nowhere)?;
@@ -243,12 +243,8 @@ async fn answer_or(shared: &Shared, call: &Call) -> Result<Value, Status> {
     if ["POST", "PATCH"].contains(&call.method.as_str()) && call.content_type() != "application/json" {
         return Err(invalid(format!("Invalid content type {:?}", call.content_type())));
     }
-    let body = match call.body.is_empty() {
-        true => json!({}),
-        false => {
-            call.json().filter(Value::is_object).ok_or_else(|| invalid("Invalid JSON payload received."))?
-        }
-    };
+    let body = if call.body.is_empty() { Some(json!({})) } else { call.json().filter(Value::is_object) };
+    let body = body.ok_or_else(|| invalid("Invalid JSON payload received."))?;
     let request = Request { call, body, as_numbers };
     let google = &shared.google;
     match (method, route) {

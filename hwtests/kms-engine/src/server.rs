@@ -96,7 +96,7 @@ async fn connection(
 async fn answer(shared: &Shared, request: Request<Incoming>, tls: bool) -> Result<Response<Body>, Cut> {
     let mut call = read(request, tls).await?;
     if let Some(reply) = control(shared, &call) {
-        return Ok(whole(reply));
+        return Ok(whole(&reply));
     }
     let face = Face::of(&call);
     let operation = face.operation(&call);
@@ -108,13 +108,13 @@ async fn answer(shared: &Shared, request: Request<Incoming>, tls: bool) -> Resul
             FaultKind::Slow => tokio::time::sleep(Duration::from_millis(fault.ms)).await,
             FaultKind::Hang => std::future::pending::<()>().await,
             FaultKind::Close => return Err(Cut),
-            FaultKind::Garbage => return Ok(whole(Reply::text(200, "text/html", PAGE))),
-            FaultKind::Gateway => return Ok(whole(Reply::text(502, "text/html", PAGE))),
-            FaultKind::NotJson => return Ok(whole(Reply::text(200, face.media_type(), "{\"keys\": [1, 2"))),
+            FaultKind::Garbage => return Ok(whole(&Reply::text(200, "text/html", PAGE))),
+            FaultKind::Gateway => return Ok(whole(&Reply::text(502, "text/html", PAGE))),
+            FaultKind::NotJson => return Ok(whole(&Reply::text(200, face.media_type(), "{\"keys\": [1, 2"))),
             _ => {}
         }
         if let Some(reply) = face.fails(&call, fault) {
-            return Ok(whole(reply));
+            return Ok(whole(&reply));
         }
     }
     call.twist = kind;
@@ -122,7 +122,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>, tls: bool) -> Resul
     Ok(match (kind, fault) {
         (Some(FaultKind::Truncate), _) => truncated(reply),
         (Some(FaultKind::SlowBytes), Some(fault)) => slowly(reply, Duration::from_millis(fault.ms.max(1))),
-        _ => whole(reply),
+        _ => whole(&reply),
     })
 }
 
@@ -216,7 +216,7 @@ impl Face {
     async fn answer(self, shared: &Shared, call: &Call) -> Reply {
         match self {
             Self::Aws => aws::answer(shared, call).await,
-            Self::Google => google::answer(shared, call).await,
+            Self::Google => google::answer(shared, call),
             Self::Azure => azure::answer(shared, call).await,
             Self::Tokens => tokens::answer(shared, call),
         }
@@ -231,9 +231,9 @@ fn respond(reply: &Reply, body: Body) -> Response<Body> {
     builder.body(body).expect("the engine's own headers are well formed")
 }
 
-fn whole(reply: Reply) -> Response<Body> {
+fn whole(reply: &Reply) -> Response<Body> {
     let body = Full::new(reply.body.clone()).map_err(|never: Infallible| match never {});
-    respond(&reply, body.boxed_unsync())
+    respond(reply, body.boxed_unsync())
 }
 
 /// Says how long it is, and ends in the middle.

@@ -40,10 +40,7 @@ fn target(aws: &Aws, request: &Request) -> Result<String, Exception> {
     }
     let state = aws.state();
     let key = state.find(target)?;
-    match key.state {
-        super::keys::KeyState::PendingDeletion(_) => key.must_be_enabled()?,
-        _ => {}
-    }
+    key.must_not_be_pending()?;
     Ok(key.id.clone())
 }
 

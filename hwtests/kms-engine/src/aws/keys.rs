@@ -97,7 +97,7 @@ impl Key {
         exception("KMSInvalidStateException", format!("{} is pending deletion.", self.arn))
     }
 
-    fn must_not_be_pending(&self) -> Result<(), Exception> {
+    pub(super) fn must_not_be_pending(&self) -> Result<(), Exception> {
         match self.state {
             KeyState::PendingDeletion(_) => Err(self.pending()),
             _ => Ok(()),
@@ -144,9 +144,10 @@ impl State {
 }
 
 fn no_key(key_id: &str) -> Exception {
-    let arn = match key_id.starts_with("arn:") {
-        true => key_id.to_owned(),
-        false => format!("arn:aws:kms:us-east-1:{ACCOUNT}:key/{key_id}"),
+    let arn = if key_id.starts_with("arn:") {
+        key_id.to_owned()
+    } else {
+        format!("arn:aws:kms:us-east-1:{ACCOUNT}:key/{key_id}")
     };
     exception("NotFoundException", format!("Key '{arn}' does not exist"))
 }

@@ -79,13 +79,11 @@ pub(super) fn sign(shared: &Shared, call: &Call, request: &Request) -> Result<Va
 pub(super) fn verify(aws: &Aws, request: &Request) -> Result<Value, Exception> {
     let asked = Asked::read(aws, request)?;
     let signature = request.bytes("Signature", 6144)?;
-    let input = match asked.digest {
-        false => Input::Message(asked.message.clone().into()),
-        true => {
-            let hash =
-                asked.algorithm.prehash().ok_or_else(|| validation("This algorithm takes no digest"))?;
-            Input::Digest(Digest::new(hash, &asked.message).map_err(|e| validation(e.what()))?)
-        }
+    let input = if asked.digest {
+        let hash = asked.algorithm.prehash().ok_or_else(|| validation("This algorithm takes no digest"))?;
+        Input::Digest(Digest::new(hash, &asked.message).map_err(|e| validation(e.what()))?)
+    } else {
+        Input::Message(asked.message.clone().into())
     };
     if asked.key.material.public().verify(asked.algorithm, &input, &signature).is_err() {
         return Err(exception("KMSInvalidSignatureException", ""));
@@ -120,13 +118,8 @@ impl Asked {
             ));
         };
         let digest = match (algorithm, kind) {
-            (Ed25519 | MlDsa, "DIGEST") | (Ed25519ph, "RAW") => {
-                return Err(validation(format!(
-                    "MessageType {kind} is not valid for SigningAlgorithm {name}"
-                )));
-            }
             // An external mu is signed as it is; nothing here needs it yet.
-            (_, "EXTERNAL_MU") => {
+            (Ed25519 | MlDsa, "DIGEST") | (Ed25519ph, "RAW") | (_, "EXTERNAL_MU") => {
                 return Err(validation(format!(
                     "MessageType {kind} is not valid for SigningAlgorithm {name}"
                 )));

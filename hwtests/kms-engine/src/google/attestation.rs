@@ -17,17 +17,17 @@ use signer_core::{Digest, HashAlgorithm, KeyType, PublicKey};
 use super::{Request, enums::AttestationFormat};
 
 /// The maker's and Google's certificates, and the partition's key.
-struct Maker {
+struct Statements {
     partition: RsaKeyPair,
     /// PEM, the partition's first.
-    by_maker: Vec<String>,
-    by_google_card: Vec<String>,
-    by_google_partition: Vec<String>,
+    maker_chain: Vec<String>,
+    google_card_chain: Vec<String>,
+    google_partition_chain: Vec<String>,
 }
 
-impl Maker {
+impl Statements {
     fn the() -> &'static Self {
-        static THE: OnceLock<Maker> = OnceLock::new();
+        static THE: OnceLock<Statements> = OnceLock::new();
         THE.get_or_init(|| Self::try_make().expect("certificates of fixed parameters can be made"))
     }
 
@@ -54,9 +54,9 @@ impl Maker {
         let partition_of_google = partition.signed_by(&partition_key, &google)?.pem();
         Ok(Self {
             partition: pair,
-            by_maker: vec![partition_of_maker, card_of_maker, maker.as_ref().pem()],
-            by_google_card: vec![card_of_google],
-            by_google_partition: vec![partition_of_google],
+            maker_chain: vec![partition_of_maker, card_of_maker, maker.as_ref().pem()],
+            google_card_chain: vec![card_of_google],
+            google_partition_chain: vec![partition_of_google],
         })
     }
 
@@ -71,16 +71,16 @@ impl Maker {
 
 /// `KeyOperationAttestation`.
 pub(super) fn of(request: &Request<'_>, version: &str, public: &PublicKey) -> Value {
-    let maker = Maker::the();
+    let maker = Statements::the();
     let mut statement = statement(version, public);
     statement.extend(maker.sign(&statement));
     json!({
         "format": request.member(&AttestationFormat::CaviumV2),
         "content": STANDARD.encode(gzip(&statement)),
         "certChains": {
-            "caviumCerts": maker.by_maker,
-            "googleCardCerts": maker.by_google_card,
-            "googlePartitionCerts": maker.by_google_partition,
+            "caviumCerts": maker.maker_chain,
+            "googleCardCerts": maker.google_card_chain,
+            "googlePartitionCerts": maker.google_partition_chain,
         },
     })
 }
