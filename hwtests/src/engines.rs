@@ -3,14 +3,18 @@
 use std::{path::PathBuf, sync::Arc};
 
 use signer_contract::{PinSetup, Profile};
-use signer_core::{Backend, BoxFuture, Result};
+use signer_core::{Ability, Backend, BoxFuture, Result};
 
+mod azure;
+mod google;
 mod kryoptic;
 mod piv;
 mod pkcs11;
 mod softhsm;
 mod software;
 
+pub use azure::Azure;
+pub use google::Google;
 pub use kryoptic::Kryoptic;
 pub use piv::{DEFAULT_MANAGEMENT_KEY, DEFAULT_PIN, Piv};
 pub use softhsm::SoftHsm;
@@ -37,6 +41,25 @@ pub trait Engine: Send + Sync {
     fn logins(&self) -> Option<u64> {
         None
     }
+}
+
+/// A folder that goes with its owner.
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder can be made")
+}
+
+/// What cloud services have in common: no PIN, no identifiers of the caller's choice, no import, no certificates.
+/// A key there costs several requests, so that fewer are made, and names are not free again.
+fn cloud_profile() -> Profile {
+    let mut profile =
+        Profile::full().without(Ability::Import).without(Ability::StoreCertificate).without(Ability::Unlock);
+    profile.imports.clear();
+    profile.identifiers = false;
+    profile.pins = false;
+    profile.frees_names = false;
+    profile.many_keys = 300;
+    profile.signatures_a_task = 50;
+    profile
 }
 
 /// Writes a file that only its owner can read.

@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Kryoptic, Piv, SoftHsm, Software},
+    engines::{Azure, Google, Kryoptic, Piv, SoftHsm, Software},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -12,6 +12,8 @@ contract_tests!(softhsm_driver, || Direct::new(SoftHsm::start()));
 contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
+contract_tests!(google_direct, || Direct::new(Google::start()));
+contract_tests!(azure_direct, || Direct::new(Azure::start()));
 
 contract_tests!(piv_driver, || Direct::new(Piv::start()));
 contract_tests!(piv_daemon, || ThroughDaemon::new(Piv::start()));

@@ -63,6 +63,12 @@ pub struct Profile {
     pub denies_unknown_addresses: bool,
     /// Whether it can be configured without a PIN or with a wrong one: [`Fixture::restart`] then honours [`PinSetup`].
     pub pins: bool,
+    /// Whether the name of a deleted key is free again at once; elsewhere it is `AlreadyExists` to a new one.
+    pub frees_names: bool,
+    /// Whether one of several versions can be deleted; elsewhere that is `Unsupported`.
+    pub deletes_versions: bool,
+    /// Whether algorithms that sign the message itself sign an empty one; elsewhere that is `BadRequest`.
+    pub signs_nothing: bool,
     /// How many keys the check of many keys makes.
     pub many_keys: usize,
     /// How long opening one key among them may take.
@@ -91,6 +97,9 @@ impl Profile {
             addresses: true,
             denies_unknown_addresses: false,
             pins: true,
+            frees_names: true,
+            deletes_versions: true,
+            signs_nothing: true,
             many_keys: 1000,
             open_within: Duration::from_secs(1),
             signatures_a_task: 200,

@@ -8,7 +8,7 @@ use signer_core::{ErrorKind, Input, SignRequest};
 use crate::{
     Failure, Fixture, Outcome,
     failure::ensure,
-    support::{make_key, open, sign_digest, sign_message, verify, works},
+    support::{make_key, open, refused, sign_digest, sign_message, verify, works},
 };
 
 /// Nothing is a message, too.
@@ -21,6 +21,12 @@ pub(crate) async fn empty_messages(fixture: Arc<dyn Fixture>) -> Outcome {
         let made = make_key(&*backend, &profile, key_type.name(), key_type).await?;
         let signer = open(&*backend, &made.name).await?;
         for algorithm in made.algorithms.iter().copied() {
+            if algorithm.prehash().is_none() && !profile.signs_nothing {
+                let request = SignRequest::message(algorithm, Bytes::new());
+                let kind = refused(signer.sign(request).await, "signing nothing")?;
+                ensure!(kind == ErrorKind::BadRequest, "signing nothing: {kind:?} instead of BadRequest");
+                continue;
+            }
             sign_message(&*signer, algorithm, Bytes::new()).await?;
             if algorithm.prehash().is_some() {
                 sign_digest(&*signer, algorithm, b"").await?;
