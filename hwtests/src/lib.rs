@@ -10,6 +10,8 @@ pub mod http2;
 pub mod load;
 pub mod process;
 pub mod programs;
+pub mod proxy;
+pub mod scripted;
 
 use std::time::{Duration, Instant};
 

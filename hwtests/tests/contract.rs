@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Kryoptic, SoftHsm, Software},
+    engines::{Kryoptic, SoftHsm, Software, Vault},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -12,6 +12,7 @@ contract_tests!(softhsm_driver, || Direct::new(SoftHsm::start()));
 contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
+contract_tests!(vault_direct, || Direct::new(Vault::start()));
 
 /// The checks of PINs once more, where the device's own logins are counted.
 mod softhsm_counted {
