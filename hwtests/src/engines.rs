@@ -5,14 +5,18 @@ use std::{path::PathBuf, sync::Arc};
 use signer_contract::{PinSetup, Profile};
 use signer_core::{Backend, BoxFuture, Result};
 
+mod aws;
 mod kryoptic;
 mod pkcs11;
 mod softhsm;
 mod software;
+mod vault;
 
+pub use aws::MiniStack;
 pub use kryoptic::Kryoptic;
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
+pub use vault::{Vault, secret, secret_file};
 
 /// A real place for keys that a backend talks to.
 pub trait Engine: Send + Sync {
