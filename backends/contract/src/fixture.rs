@@ -59,12 +59,48 @@ pub struct Profile {
     pub denies_unknown_addresses: bool,
     /// Whether it can be configured without a PIN or with a wrong one: [`Fixture::restart`] then honours [`PinSetup`].
     pub pins: bool,
+    /// What keys may be called.
+    pub names: Names,
+    /// Whether the name of a deleted key is free again at once; elsewhere it is `AlreadyExists` to a new one.
+    pub frees_names: bool,
+    /// Whether one of several versions can be deleted; elsewhere that is `Unsupported`.
+    pub deletes_versions: bool,
+    /// Whether algorithms that sign the message itself sign an empty one; elsewhere that is `BadRequest`.
+    pub signs_nothing: bool,
     /// How many keys the check of many keys makes.
     pub many_keys: usize,
     /// How long opening one key among them may take.
     pub open_within: Duration,
     /// How many signatures each of sixteen tasks makes in the check of concurrent use.
     pub signatures_a_task: usize,
+}
+
+/// What the keys of a place may be called.
+#[derive(Clone, Copy, Debug)]
+pub enum Names {
+    /// Anything.
+    Any,
+    /// What the service allows; everything else is `BadRequest` to a new key, and `NotFound` when it is looked for.
+    /// Letters, digits and `-` up to 63 characters are always allowed.
+    Only {
+        /// Whether a key may be called that.
+        allowed: fn(&str) -> bool,
+        /// Whether `KEY` is `key`.
+        ignores_case: bool,
+    },
+}
+
+impl Names {
+    pub(crate) fn allow(self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only { allowed, .. } => allowed(name),
+        }
+    }
+
+    pub(crate) fn ignore_case(self) -> bool {
+        matches!(self, Self::Only { ignores_case: true, .. })
+    }
 }
 
 impl Profile {
@@ -86,6 +122,10 @@ impl Profile {
             addresses: true,
             denies_unknown_addresses: false,
             pins: true,
+            names: Names::Any,
+            frees_names: true,
+            deletes_versions: true,
+            signs_nothing: true,
             many_keys: 1000,
             open_within: Duration::from_secs(1),
             signatures_a_task: 200,

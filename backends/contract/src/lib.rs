@@ -15,5 +15,5 @@ mod support;
 pub use certificate::self_signed;
 pub use check::{Check, checks, run, test};
 pub use failure::{Failure, Outcome};
-pub use fixture::{Fixture, PinSetup, Profile};
+pub use fixture::{Fixture, Names, PinSetup, Profile};
 pub use material::{Material, make_private_key};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use signer_core::{Ability, ErrorKind, ImportRequest, KeyOrigin};
+use signer_core::{Ability, ErrorKind, GenerateRequest, ImportRequest, KeyOrigin};
 
 use crate::{
     Fixture, Material, Outcome,
@@ -23,7 +23,7 @@ pub(crate) async fn imports_every_kind_in_every_form(fixture: Arc<dyn Fixture>) 
         for form in Material::forms(key_type) {
             let key = make_private_key(key_type)?.key(form)?;
             let public_key = key.public_key().clone();
-            let what = format!("a {key_type} key as {form:?}");
+            let what = format!("{key_type}-as-{form:?}");
             let name = label(&what)?;
             let info = import.import(ImportRequest::new(name, key)).await.context(&what)?;
             ensure!(info.public_key == public_key, "{what}: imported, it has another public key");
@@ -83,6 +83,13 @@ pub(crate) async fn deleted_keys_are_gone(fixture: Arc<dyn Fixture>) -> Outcome 
     ensure!(listed.len() == 1 && listed[0].public_key == stays.public_key, "the wrong keys are left");
     works(&*open(&*backend, &stays.name).await?).await?;
 
+    if !profile.frees_names {
+        let generate = Ability::Generate.require(backend.generate(), "under test")?;
+        let again = generate.generate(GenerateRequest::new(label("goes")?, key_type)).await;
+        let kind = refused(again, "a new key with the name of a deleted one")?;
+        ensure!(kind == ErrorKind::AlreadyExists, "a new key with the name of a deleted one: {kind:?}");
+        return Ok(());
+    }
     let again = make_key(&*backend, &profile, "goes", key_type).await?;
     ensure!(again.public_key != goes.public_key, "the new key of an old name is the old key");
     let signer = open(&*backend, &label("goes")?).await?;
@@ -129,9 +136,15 @@ pub(crate) async fn old_versions_still_sign(fixture: Arc<dyn Fixture>) -> Outcom
 
     if let Some(delete) = backend.delete() {
         let oldest = &versions[0].name;
-        delete.delete(&selector(oldest)).await?;
-        let kind = refused(backend.open(&selector(oldest)).await, "opening a deleted version")?;
-        ensure!(kind == ErrorKind::NotFound, "opening a deleted version: {kind:?} instead of NotFound");
+        if profile.deletes_versions {
+            delete.delete(&selector(oldest)).await?;
+            let kind = refused(backend.open(&selector(oldest)).await, "opening a deleted version")?;
+            ensure!(kind == ErrorKind::NotFound, "opening a deleted version: {kind:?} instead of NotFound");
+        } else {
+            let kind = refused(delete.delete(&selector(oldest)).await, "deleting a version")?;
+            ensure!(kind == ErrorKind::Unsupported, "deleting a version: {kind:?} instead of Unsupported");
+            works(&*open(&*backend, oldest).await?).await?;
+        }
         works(&*open(&*backend, &name).await?).await?;
         delete.delete(&selector(&name)).await?;
         ensure!(list_all(&*backend, 0).await?.is_empty(), "deleting a name leaves some of its versions");

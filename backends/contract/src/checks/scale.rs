@@ -24,7 +24,7 @@ pub(crate) async fn pages_lose_and_repeat_nothing(fixture: Arc<dyn Fixture>) -> 
     ensure!(list_all(&*backend, 3).await?.is_empty(), "the fixture is not empty");
     let key_type = quick_type(&profile)?;
     for at in 0..7 {
-        make_key(&*backend, &profile, &format!("key {at}"), key_type).await?;
+        make_key(&*backend, &profile, &format!("key-{at}"), key_type).await?;
     }
     let whole = list_all(&*backend, 0).await?;
     ensure!(whole.len() == 7, "{} keys are listed instead of 7", whole.len());
@@ -57,7 +57,7 @@ pub(crate) async fn pages_lose_and_repeat_nothing(fixture: Arc<dyn Fixture>) -> 
 pub(crate) async fn many_keys(fixture: Arc<dyn Fixture>) -> Outcome {
     let (backend, profile) = (fixture.backend(), fixture.profile());
     let key_type = quick_type(&profile)?;
-    let name = |at: usize| format!("key number {at:05}");
+    let name = |at: usize| format!("key-number-{at:05}");
     // A few at a time, as scripts do it.
     for chunk in (0..profile.many_keys).collect::<Vec<_>>().chunks(8) {
         try_join_all(chunk.iter().map(|at| {
@@ -125,7 +125,7 @@ async fn some_signers(backend: &dyn Backend, profile: &Profile) -> Result<Vec<Ar
         profile.types().into_iter().filter(|t| *t != quick && t.rsa_bits().is_none_or(|bits| bits == 2048));
     let mut signers = Vec::new();
     for (at, key_type) in [quick, quick].into_iter().chain(others).enumerate() {
-        let made = make_key(backend, profile, &format!("{key_type} {at}"), key_type).await?;
+        let made = make_key(backend, profile, &format!("{key_type}-{at}"), key_type).await?;
         signers.push(open(backend, &made.name).await?);
     }
     Ok(signers)
@@ -171,7 +171,7 @@ pub(crate) async fn changes_under_load(fixture: Arc<dyn Fixture>) -> Outcome {
 }
 
 async fn change(backend: &dyn Backend, profile: &Profile, round: usize) -> Outcome {
-    let made = make_key(backend, profile, &format!("short-lived {round}"), quick_type(profile)?).await?;
+    let made = make_key(backend, profile, &format!("short-lived-{round}"), quick_type(profile)?).await?;
     let signer = open(backend, &made.name).await?;
     works(&*signer).await?;
     if let Some(delete) = backend.delete() {
