@@ -12,7 +12,7 @@ mod softhsm;
 mod software;
 mod vault;
 
-pub use aws::MiniStack;
+pub use aws::{AwsFace, MiniStack};
 pub use kryoptic::Kryoptic;
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};

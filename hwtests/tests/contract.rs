@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Kryoptic, MiniStack, SoftHsm, Software, Vault},
+    engines::{AwsFace, Kryoptic, MiniStack, SoftHsm, Software, Vault},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -13,6 +13,7 @@ contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
 contract_tests!(vault_direct, || Direct::new(Vault::start()));
+contract_tests!(aws_face_direct, || Direct::new(AwsFace::start()));
 contract_tests!(ministack_direct, || Direct::new(MiniStack::start()));
 
 /// The checks of PINs once more, where the device's own logins are counted.

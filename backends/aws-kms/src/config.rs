@@ -20,6 +20,9 @@ pub struct AwsConfig {
     /// Another endpoint than the region's own: a VPC endpoint, or a server for tests. By default `AWS_ENDPOINT_URL_KMS`,
     /// `AWS_ENDPOINT_URL` or the profile say whether there is one.
     pub endpoint: Option<String>,
+    /// The certificate authorities that the endpoint's certificate is checked against, PEM, instead of the system's; by
+    /// default what `AWS_CA_BUNDLE` names.
+    pub ca_file: Option<PathBuf>,
     /// Whether to use the endpoints that are validated under FIPS 140.
     pub fips: Option<bool>,
     /// Days for which a deleted key can be brought back, 7 to 30; 30 by default.
@@ -41,7 +44,7 @@ mod tests {
     fn every_setting_is_read_and_an_unknown_one_is_refused() {
         let text = r#"{
             "region": "eu-west-1", "profile": "signing", "config_file": "/c", "credentials_file": "/d",
-            "endpoint": "https://kms.example", "fips": true, "deletion_window_days": 7, "public_key_lifetime": 60,
+            "endpoint": "https://kms.example", "ca_file": "/ca.pem", "fips": true, "deletion_window_days": 7, "public_key_lifetime": 60,
             "timeout": 5, "lacks": ["ml-dsa-44", "ed25519ph"]
         }"#;
         let config: AwsConfig = serde_json::from_str(text).unwrap();

@@ -1,11 +1,15 @@
 //! The SDK's client: made once, when it is first needed.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use aws_sdk_kms::Client;
+use aws_sdk_kms::{Client, config::SharedHttpClient};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
 use signer_core::{Error, Result};
 
 use crate::AwsConfig;
@@ -52,6 +56,9 @@ impl Connection {
         if let Some(fips) = config.fips {
             loader = loader.use_fips(fips);
         }
+        if let Some(path) = ca_file(config) {
+            loader = loader.http_client(trusting(path).await?);
+        }
         let sdk = loader.load().await;
         let region = sdk.region().map(ToString::to_string).ok_or_else(|| {
             Error::bad_request("no AWS region is configured")
@@ -71,6 +78,37 @@ impl Connection {
         })
     }
 }
+
+/// What is configured, or what the other SDKs of AWS know by this variable.
+fn ca_file(config: &AwsConfig) -> Option<PathBuf> {
+    let variable = || std::env::var_os("AWS_CA_BUNDLE").filter(|v| !v.is_empty()).map(PathBuf::from);
+    config.ca_file.clone().or_else(variable)
+}
+
+/// A client that trusts these certificate authorities alone.
+async fn trusting(path: PathBuf) -> Result<SharedHttpClient> {
+    let make = move || {
+        let unusable = |what: &str, e: &dyn std::fmt::Display| {
+            Error::bad_request(format!("{} {what}", path.display())).vendor(e)
+        };
+        let pem = std::fs::read(&path).map_err(|e| unusable("cannot be read", &e))?;
+        // The SDK panics on what is no certificate.
+        if !pem.windows(BEGIN.len()).any(|w| w == BEGIN) {
+            return Err(Error::bad_request(format!("{} holds no certificates", path.display())));
+        }
+        let context = TlsContext::builder()
+            .with_trust_store(TrustStore::empty().with_pem_certificate(pem))
+            .build()
+            .map_err(|e| unusable("holds no certificates", &e))?;
+        let provider = Provider::Rustls(CryptoMode::AwsLc);
+        Ok(Builder::new().tls_provider(provider).tls_context(context).build_https())
+    };
+    tokio::task::spawn_blocking(make)
+        .await
+        .map_err(|e| Error::internal("the certificate authorities could not be read").vendor(e))?
+}
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 fn profile_files(config: &AwsConfig) -> Option<EnvConfigFiles> {
     let (settings, secrets) = (&config.config_file, &config.credentials_file);

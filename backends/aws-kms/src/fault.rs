@@ -224,7 +224,7 @@ fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
     if lower.contains("expired") {
         error = error.next("the endpoint's certificate has expired: renew it, or set this machine's clock");
     } else if certificate {
-        error = error.next("SSL_CERT_FILE names a file of certificate authorities to trust");
+        error = error.next("set ca_file to the certificate authority of the endpoint");
     }
     Fault { error: error.vendor(said), again: Again::Soon }.for_change(asked, !connecting)
 }

@@ -37,7 +37,8 @@ struct Seen {
 
 /// The longest message that the service signs itself.
 pub(crate) const MAX_MESSAGE: usize = 4096;
-/// A key that was seen or has signed in this time is not asked for again to prove its health: each question costs money.
+/// A key that was seen in this time is not asked for again to prove its health: each question costs money. That it signs is
+/// no proof: its alias may belong to another key by now.
 const HEALTHY_FOR: Duration = Duration::from_secs(30);
 
 impl KmsSigner {
@@ -80,7 +81,6 @@ impl KmsSigner {
         }
         let signature = answer.signature().map(|s| s.as_ref().to_vec()).unwrap_or_default();
         if self.info.public_key.verify(algorithm, request.input(), &signature).is_ok() {
-            self.update(|seen| seen.key = Instant::now());
             return Ok(Signature::new(signature));
         }
         self.compare_public_key().await?;

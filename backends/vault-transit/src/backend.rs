@@ -30,6 +30,9 @@ use crate::{
 pub struct VaultBackend {
     shared: Arc<Shared>,
     allow_deletion: bool,
+    /// One key is made at a time: Vault answers who asks for a key that is there as it answers who makes it, so the look
+    /// before must be one step with the making. Only two daemons that make the same key at the same moment both get it.
+    making: tokio::sync::Mutex<()>,
 }
 
 const LIFETIME: u64 = 3600;
@@ -50,7 +53,11 @@ impl VaultBackend {
             lifetime: Duration::from_secs(config.public_key_lifetime.unwrap_or(LIFETIME)),
             max_message: config.max_message.unwrap_or(MAX_MESSAGE),
         };
-        Ok(Self { shared: Arc::new(shared), allow_deletion: config.allow_deletion })
+        Ok(Self {
+            shared: Arc::new(shared),
+            allow_deletion: config.allow_deletion,
+            making: tokio::sync::Mutex::default(),
+        })
     }
 
     fn client(&self) -> &Client {
@@ -187,6 +194,7 @@ impl VaultBackend {
             Error::new(ErrorKind::AlreadyExists, "there is a key of that name already")
                 .next("choose another name, or make a new version of it with `signer keys rotate`")
         };
+        let _turn = self.making.lock().await;
         match self.client().read(&path).await {
             Ok(_) => return Err(taken()),
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -199,7 +207,7 @@ impl VaultBackend {
             other => json!({ "type": other.name() }),
         };
         let answer = self.client().change(Method::POST, &path, Some(&body)).await?;
-        // Of two that make a key at once, the server tells the second one.
+        // Some servers say so.
         if matches!(Made::read(&answer)?, Made::Old) {
             return Err(taken());
         }

@@ -129,6 +129,7 @@ async fn connect(target: &Target) -> Result<reqwest::Client> {
 fn build(target: &Target) -> Result<reqwest::Client> {
     let secure = target.base.starts_with("https:");
     let mut builder = reqwest::Client::builder()
+        .http1_only()
         .connect_timeout(CONNECT)
         .pool_idle_timeout(Duration::from_secs(60))
         .tcp_nodelay(true)

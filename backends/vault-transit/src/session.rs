@@ -210,16 +210,15 @@ impl Session {
             }
         }
         let _turn = self.turn.lock().await;
-        match self.obtain(PATIENCE).await {
-            // The given token once more, which is no older than it was.
-            Ok(new) if new.pin.expose() == token.pin.expose() => Err(Error::new(
-                ErrorKind::Denied,
-                "it cannot be renewed any further, and there is no newer one",
-            )
-            .next("give the backend a new token, or a login that gets one by itself")),
-            Ok(_) => Ok(false),
-            Err(fault) => Err(fault.error),
+        if let Source::Given(secret) = &self.source {
+            let now = login::load(secret, "token").await?;
+            if now.expose() == token.pin.expose() {
+                let what = "it cannot be renewed any further, and there is no newer one";
+                return Err(Error::new(ErrorKind::Denied, what)
+                    .next("give the backend a new token, or a login that gets one by itself"));
+            }
         }
+        self.obtain(PATIENCE).await.map(|_| false).map_err(|fault| fault.error)
     }
 
     async fn renew(&self, token: &Token) -> Result<Lease, Fault> {
