@@ -21,7 +21,10 @@ type Call = Arc<dyn Fn() -> BoxFuture<'static, ()>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    println!("{:<34} {:>9} {:>8} {:>8}   {:>9} {:>8} {:>8}   ratio", "", "direct/s", "p50 ms", "p99", "backend/s", "p50 ms", "p99");
+    println!(
+        "{:<34} {:>9} {:>8} {:>8}   {:>9} {:>8} {:>8}   ratio",
+        "", "direct/s", "p50 ms", "p99", "backend/s", "p50 ms", "p99"
+    );
     let vault = Vault::start();
     for key_type in [KeyType::EcdsaP256, KeyType::Rsa2048] {
         let direct = vault_direct(&vault, key_type.name());
@@ -42,7 +45,8 @@ fn digest() -> Digest {
 async fn compare(what: &str, engine: &dyn Engine, key_type: KeyType, direct: Call) {
     let backend = engine.direct(PinSetup::Right).await.expect("the backend starts");
     let name = KeyName::label(key_type.name()).expect("a name");
-    let made = backend.generate().expect("it makes keys").generate(GenerateRequest::new(name.clone(), key_type));
+    let made =
+        backend.generate().expect("it makes keys").generate(GenerateRequest::new(name.clone(), key_type));
     let algorithm = made.await.expect("a key").default_algorithm();
     let signer = backend.open(&name.into()).await.expect("the key");
     let ours: Call = Arc::new(move || {
@@ -62,7 +66,13 @@ async fn compare(what: &str, engine: &dyn Engine, key_type: KeyType, direct: Cal
     let (d, o) = (middle(theirs), middle(our));
     println!(
         "{what:<34} {:>9.0} {:>8.2} {:>8.2}   {:>9.0} {:>8.2} {:>8.2}   {:.3}",
-        d.0, d.1, d.2, o.0, o.1, o.2, o.0 / d.0
+        d.0,
+        d.1,
+        d.2,
+        o.0,
+        o.1,
+        o.2,
+        o.0 / d.0
     );
 }
 

@@ -16,7 +16,7 @@ pub use aws::{AwsFace, MiniStack};
 pub use kryoptic::Kryoptic;
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
-pub use vault::{Vault, secret, secret_file};
+pub use vault::{Vault, secret, secret_file, token};
 
 /// A real place for keys that a backend talks to.
 pub trait Engine: Send + Sync {

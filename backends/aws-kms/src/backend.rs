@@ -41,7 +41,11 @@ impl AwsBackend {
         let lacks = Lacks::read(&config.lacks)?;
         let lifetime = Duration::from_secs(config.public_key_lifetime.unwrap_or(LIFETIME));
         let shared = Shared::new(name.into(), Client::new(config), lifetime, lacks);
-        Ok(Self { shared: Arc::new(shared), lookout: Lookout::default(), making: tokio::sync::Mutex::default() })
+        Ok(Self {
+            shared: Arc::new(shared),
+            lookout: Lookout::default(),
+            making: tokio::sync::Mutex::default(),
+        })
     }
 
     async fn describe_now(&self) -> Result<BackendInfo> {
@@ -66,11 +70,8 @@ impl AwsBackend {
         let asked = self.wanted(selector).await?;
         let key = self.shared.describe(&asked).await?;
         key.usable()?;
-        let alias = if asked.starts_with(name::ALIAS) {
-            Some(asked.clone())
-        } else {
-            self.alias_of(&key.id).await?
-        };
+        let alias =
+            if asked.starts_with(name::ALIAS) { Some(asked.clone()) } else { self.alias_of(&key.id).await? };
         let info = inventory::info(&self.shared, &key, alias.as_deref()).await?;
         Ok(Arc::new(KmsSigner::new(self.shared.clone(), info, key, asked)))
     }
@@ -91,7 +92,8 @@ impl AwsBackend {
     async fn wanted(&self, selector: &KeySelector) -> Result<String> {
         match selector {
             KeySelector::Name(wanted) => {
-                let label = wanted.as_label().filter(|_| wanted.version().is_none()).ok_or_else(fault::no_key)?;
+                let label =
+                    wanted.as_label().filter(|_| wanted.version().is_none()).ok_or_else(fault::no_key)?;
                 Ok(name::key_id_of(label))
             }
             KeySelector::Address(Address::AwsKms(address)) => self.wanted_address(address).await,

@@ -49,8 +49,11 @@ impl Client {
     pub(crate) async fn connection(&self) -> Result<&Connection> {
         let made = self.connection.get_or_try_init(|| Connection::make(&self.config));
         tokio::time::timeout(PATIENCE, made).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::DeviceGone, "the SDK does not find out about the region and credentials in time")
-                .next("set region in the [[backend]] table"))
+            Err(Error::new(
+                ErrorKind::DeviceGone,
+                "the SDK does not find out about the region and credentials in time",
+            )
+            .next("set region in the [[backend]] table"))
         })
     }
 
@@ -81,10 +84,11 @@ impl Client {
         let connecting = tokio::time::timeout_at(until.into(), self.connection());
         let client = &connecting.await.map_err(|_| fault::of_deadline())??.client;
         let mut tries = 0;
+        let mut throttled = None;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(fault::of_deadline());
+                return Err(throttled.unwrap_or_else(fault::of_deadline));
             }
             let limit = left.min(PATIENCE);
             let fault = match tokio::time::timeout(limit, send(client)).await {
@@ -98,27 +102,33 @@ impl Client {
             // A refusal of the request is an answer, too.
             self.note(matches!(
                 fault.error.kind(),
-                ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::BadRequest | ErrorKind::Unsupported
+                ErrorKind::NotFound
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::BadRequest
+                    | ErrorKind::Unsupported
             ));
             tries += 1;
             let pause = match fault.again {
                 Again::Soon if tries < TRIES => jitter(tries),
-                Again::Throttled(asked) => asked.unwrap_or_default() + jitter(tries),
-                _ => return Err(ended(fault.error, until)),
+                Again::Throttled(asked) => {
+                    throttled = Some(fault.error.clone());
+                    asked.unwrap_or_default() + jitter(tries)
+                }
+                _ => return Err(ended(fault.error, until, throttled)),
             };
             if Instant::now() + pause >= until {
-                return Err(ended(fault.error, until));
+                return Err(ended(fault.error, until, throttled));
             }
             tokio::time::sleep(pause).await;
         }
     }
 }
 
-/// The last error, or that it was too late.
-fn ended(error: Error, until: Instant) -> Error {
+/// The last error; or that it was too late, and for what reason.
+fn ended(error: Error, until: Instant, throttled: Option<Error>) -> Error {
     // Silence until the deadline was cut short by it.
     if Instant::now() >= until && error.kind().retry_after().is_none() && !error.is_uncertain() {
-        return fault::of_deadline().vendor(error.what());
+        return throttled.unwrap_or_else(|| fault::of_deadline().vendor(error.what()));
     }
     error
 }

@@ -70,12 +70,7 @@ impl Connection {
             .clone()
             .or_else(|| std::env::var("AWS_ENDPOINT_URL_KMS").ok().filter(|e| !e.is_empty()))
             .or_else(|| sdk.endpoint_url().map(str::to_owned));
-        Ok(Self {
-            endpoint,
-            region,
-            credentials: sdk.credentials_provider(),
-            client,
-        })
+        Ok(Self { endpoint, region, credentials: sdk.credentials_provider(), client })
     }
 }
 

@@ -38,7 +38,9 @@ impl Lookout {
         let pause = if seen.trouble.is_some() { EAGER } else { PAUSE };
         let due = match seen.at {
             None => true,
-            Some(at) => at.elapsed() >= pause && (seen.trouble.is_some() || seen.expires.is_some_and(is_near)),
+            Some(at) => {
+                at.elapsed() >= pause && (seen.trouble.is_some() || seen.expires.is_some_and(is_near))
+            }
         };
         if due {
             let now = look(provider).await;

@@ -11,8 +11,10 @@ const WINDOW: u8 = 30;
 pub(crate) fn window(days: Option<u8>) -> Result<u8> {
     match days.unwrap_or(WINDOW) {
         days @ 7..=30 => Ok(days),
-        days => Err(Error::bad_request(format!("deletion_window_days is {days}"))
-            .next("AWS KMS takes 7 to 30 days")),
+        days => {
+            Err(Error::bad_request(format!("deletion_window_days is {days}"))
+                .next("AWS KMS takes 7 to 30 days"))
+        }
     }
 }
 
@@ -21,7 +23,9 @@ pub(crate) async fn key(shared: &Shared, asked_for: &str) -> Result<()> {
     let key = shared.describe(asked_for).await?;
     let aliases = match inventory::aliases(shared, Some(&key.id)).await {
         Ok(aliases) => aliases.into_iter().map(|(alias, _)| alias).collect(),
-        Err(e) if e.kind() == ErrorKind::Denied && asked_for.starts_with("alias/") => vec![asked_for.to_owned()],
+        Err(e) if e.kind() == ErrorKind::Denied && asked_for.starts_with("alias/") => {
+            vec![asked_for.to_owned()]
+        }
         Err(e) if e.kind() == ErrorKind::Denied => Vec::new(),
         Err(e) => return Err(e),
     };

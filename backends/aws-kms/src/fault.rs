@@ -52,14 +52,18 @@ where
             let status = said.raw().status().as_u16();
             let retry_after = said.raw().headers().get("retry-after").and_then(|v| v.parse().ok());
             let (code, message) = (said.err().code(), said.err().message());
+            if said.raw().status().is_success() {
+                return of_nonsense(status).for_change(asked, true);
+            }
             of_answer(asked, status, code, message, retry_after.map(Duration::from_secs))
         }
         SdkError::ResponseError(said) => of_nonsense(said.raw().status().as_u16()).for_change(asked, true),
         SdkError::TimeoutError(_) => of_silence(asked, None),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => of_silence(asked, None),
-        SdkError::ConstructionFailure(_) => {
-            Fault { error: Error::bad_request("the request cannot be written").vendor(innermost(error)), again: Again::No }
-        }
+        SdkError::ConstructionFailure(_) => Fault {
+            error: Error::bad_request("the request cannot be written").vendor(innermost(error)),
+            again: Again::No,
+        },
         _ => of_transport(asked, error),
     }
 }
@@ -81,8 +85,15 @@ pub(crate) fn of_answer(
     let name = code.map_or("", |c| c.rsplit('#').next().unwrap_or(c));
     let (error, again) = match (name.trim_end_matches("Exception"), status) {
         (
-            "Throttling" | "Throttled" | "ThrottledRequest" | "RequestThrottled" | "TooManyRequests" | "RequestLimitExceeded"
-            | "SlowDown" | "BandwidthLimitExceeded" | "ProvisionedThroughputExceeded",
+            "Throttling"
+            | "Throttled"
+            | "ThrottledRequest"
+            | "RequestThrottled"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "SlowDown"
+            | "BandwidthLimitExceeded"
+            | "ProvisionedThroughputExceeded",
             _,
         )
         | (_, 429) => (
@@ -100,7 +111,9 @@ pub(crate) fn of_answer(
             Again::No,
         ),
         ("Disabled", _) => (disabled(asked.on), Again::No),
-        ("KMSInvalidState", _) if has("pending deletion") || has("pendingdeletion") => (pending_deletion(asked.on, None), Again::No),
+        ("KMSInvalidState", _) if has("pending deletion") || has("pendingdeletion") => {
+            (pending_deletion(asked.on, None), Again::No)
+        }
         ("KMSInvalidState", _) if has("pending import") => (
             Error::new(ErrorKind::NotFound, "the key has no key material yet (pending import)")
                 .next("import its material: aws kms import-key-material"),
@@ -108,13 +121,18 @@ pub(crate) fn of_answer(
         ),
         ("KMSInvalidState", _) if has("disabled") => (disabled(asked.on), Again::No),
         ("KMSInvalidState", _) => (
-            Error::new(ErrorKind::Busy { retry_after: RETRY_AFTER }, "the key is in a state in which it does not do this"),
+            Error::new(
+                ErrorKind::Busy { retry_after: RETRY_AFTER },
+                "the key is in a state in which it does not do this",
+            ),
             Again::No,
         ),
         ("AccessDenied" | "UnauthorizedOperation" | "NotAuthorized", _) => (
-            denied(&format!("AWS does not permit kms:{} on {} for these credentials", asked.action, asked.on)).next(
-                format!("allow kms:{} in the identity's policy and in the key's policy", asked.action),
-            ),
+            denied(&format!(
+                "AWS does not permit kms:{} on {} for these credentials",
+                asked.action, asked.on
+            ))
+            .next(format!("allow kms:{} in the identity's policy and in the key's policy", asked.action)),
             Again::No,
         ),
         ("RequestExpired" | "RequestTimeTooSkewed" | "InvalidSignature" | "SignatureDoesNotMatch", _)
@@ -131,8 +149,14 @@ pub(crate) fn of_answer(
             Again::Soon,
         ),
         (
-            "UnrecognizedClient" | "InvalidClientTokenId" | "InvalidSignature" | "SignatureDoesNotMatch"
-            | "MissingAuthenticationToken" | "IncompleteSignature" | "InvalidToken" | "InvalidAccessKeyId"
+            "UnrecognizedClient"
+            | "InvalidClientTokenId"
+            | "InvalidSignature"
+            | "SignatureDoesNotMatch"
+            | "MissingAuthenticationToken"
+            | "IncompleteSignature"
+            | "InvalidToken"
+            | "InvalidAccessKeyId"
             | "OptInRequired",
             _,
         ) => (
@@ -140,36 +164,50 @@ pub(crate) fn of_answer(
             Again::No,
         ),
         ("LimitExceeded", _) => (
-            denied("a quota of this AWS account is used up").next("delete what is not needed, or raise the quota"),
+            denied("a quota of this AWS account is used up")
+                .next("delete what is not needed, or raise the quota"),
             Again::No,
         ),
         ("UnsupportedOperation" | "InvalidKeyUsage", _) => (
-            Error::new(ErrorKind::Unsupported, "AWS KMS does not do that with this key, or not in this region"),
+            Error::new(
+                ErrorKind::Unsupported,
+                "AWS KMS does not do that with this key, or not in this region",
+            ),
             Again::No,
         ),
         (
-            "KeyUnavailable" | "DependencyTimeout" | "ServiceUnavailable" | "CloudHsmClusterNotActive"
-            | "CloudHsmClusterInvalidConfiguration" | "CustomKeyStoreInvalidState" | "XksProxyUriUnreachable",
+            "KeyUnavailable"
+            | "DependencyTimeout"
+            | "ServiceUnavailable"
+            | "CloudHsmClusterNotActive"
+            | "CloudHsmClusterInvalidConfiguration"
+            | "CustomKeyStoreInvalidState"
+            | "XksProxyUriUnreachable",
             _,
         )
         | (_, 502..=504) => gone("AWS KMS cannot serve requests now"),
-        ("KMSInternal" | "InternalFailure" | "InternalServerError" | "InternalError" | "InternalServiceError", _) | (_, 500..=599) => {
-            (Error::internal("AWS KMS failed with an error of its own"), Again::Soon)
-        }
+        (
+            "KMSInternal"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "InternalError"
+            | "InternalServiceError",
+            _,
+        )
+        | (_, 500..=599) => (Error::internal("AWS KMS failed with an error of its own"), Again::Soon),
         ("Conflict", _) | (_, 409) => (
             Error::new(ErrorKind::Busy { retry_after: RETRY_AFTER }, "another change is under way"),
             Again::Soon,
         ),
-        (_, 403) => (
-            denied(&format!("AWS does not permit kms:{} on {}", asked.action, asked.on)),
-            Again::No,
-        ),
+        (_, 403) => (denied(&format!("AWS does not permit kms:{} on {}", asked.action, asked.on)), Again::No),
         (_, 404) => (
-            Error::new(ErrorKind::DeviceGone, "the endpoint does not serve AWS KMS").next("check endpoint and region"),
+            Error::new(ErrorKind::DeviceGone, "the endpoint does not serve AWS KMS")
+                .next("check endpoint and region"),
             Again::No,
         ),
         (_, 300..=399) => (
-            Error::new(ErrorKind::DeviceGone, "the endpoint sends its clients elsewhere").next("check endpoint and region"),
+            Error::new(ErrorKind::DeviceGone, "the endpoint sends its clients elsewhere")
+                .next("check endpoint and region"),
             Again::No,
         ),
         _ => (Error::bad_request("AWS KMS refuses the request"), Again::No),
@@ -210,7 +248,8 @@ fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
     let said = innermost(error);
     let lower = said.to_ascii_lowercase();
     let certificate = lower.contains("certificate") || lower.contains("unknownissuer");
-    let connecting = certificate || ["refused", "dns", "connect", "unreachable", "resolve"].iter().any(|w| lower.contains(w));
+    let connecting = certificate
+        || ["refused", "dns", "connect", "unreachable", "resolve"].iter().any(|w| lower.contains(w));
     let mut error = Error::new(
         ErrorKind::DeviceGone,
         if certificate {
@@ -233,7 +272,9 @@ fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
 pub(crate) fn of_credentials(error: &CredentialsError) -> Error {
     let what = match error {
         CredentialsError::CredentialsNotLoaded(_) => "there are no AWS credentials",
-        CredentialsError::InvalidConfiguration(_) => "the configuration of the AWS credentials cannot be used",
+        CredentialsError::InvalidConfiguration(_) => {
+            "the configuration of the AWS credentials cannot be used"
+        }
         _ => "the AWS credentials cannot be renewed",
     };
     Error::new(ErrorKind::Denied, what)
@@ -251,7 +292,8 @@ pub(crate) fn of_silence(asked: Asked<'_>, after: Option<Duration>) -> Fault {
 
 /// The caller's deadline came first.
 pub(crate) fn of_deadline() -> Error {
-    Error::new(ErrorKind::TimedOut, "there was no answer before the deadline").next("try again, or allow more time")
+    Error::new(ErrorKind::TimedOut, "there was no answer before the deadline")
+        .next("try again, or allow more time")
 }
 
 impl Fault {
@@ -289,4 +331,44 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
 fn short(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no engine can be made to say; the rest is tested against them.
+    #[test]
+    fn exceptions_are_classified() {
+        let busy = ErrorKind::Busy { retry_after: RETRY_AFTER };
+        let throttled = ErrorKind::Throttled { retry_after: RETRY_AFTER };
+        for (status, code, message, kind, again) in [
+            (400, "RequestLimitExceeded", "", throttled, Again::Throttled(None)),
+            (429, "", "", throttled, Again::Throttled(None)),
+            (400, "com.amazonaws.kms#ThrottlingException", "", throttled, Again::Throttled(None)),
+            (400, "LimitExceededException", "", ErrorKind::Denied, Again::No),
+            (400, "KMSInvalidStateException", "k is pending import.", ErrorKind::NotFound, Again::No),
+            (400, "KMSInvalidStateException", "k is disabled.", ErrorKind::Denied, Again::No),
+            (400, "KMSInvalidStateException", "k is Creating.", busy, Again::No),
+            (400, "InvalidKeyUsageException", "", ErrorKind::Unsupported, Again::No),
+            (400, "InvalidSignatureException", "Signature expired: 1 is earlier", ErrorKind::Denied, Again::Soon),
+            (400, "InvalidSignatureException", "does not match", ErrorKind::Denied, Again::No),
+            (400, "UnrecognizedClientException", "", ErrorKind::Denied, Again::No),
+            (403, "", "", ErrorKind::Denied, Again::No),
+            (404, "", "", ErrorKind::DeviceGone, Again::No),
+            (500, "KeyUnavailableException", "", ErrorKind::DeviceGone, Again::Soon),
+            (503, "DependencyTimeoutException", "", ErrorKind::DeviceGone, Again::Soon),
+            (301, "", "", ErrorKind::DeviceGone, Again::No),
+            (418, "", "", ErrorKind::BadRequest, Again::No),
+        ] {
+            let asked = Asked { action: "Sign", on: "k", repeatable: true };
+            let code = Some(code).filter(|c| !c.is_empty());
+            let fault = of_answer(asked, status, code, Some(message), None);
+            assert_eq!((fault.error.kind(), fault.again), (kind, again), "{code:?} {message}");
+            // A change is not asked for again where it may have been made.
+            let change = of_answer(Asked { repeatable: false, ..asked }, status, code, Some(message), None);
+            assert_eq!(change.error.is_uncertain(), status >= 500, "{code:?}");
+            assert!(status < 500 || change.again == Again::No, "{code:?}");
+        }
+    }
 }

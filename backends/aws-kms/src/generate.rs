@@ -24,7 +24,9 @@ pub(crate) async fn generate(shared: &Shared, request: GenerateRequest) -> Resul
             .next("leave the identifier out"));
     }
     if name.version().is_some() {
-        return Err(Error::bad_request("keys in AWS KMS have no versions").next("leave out the @ and what follows"));
+        return Err(
+            Error::bad_request("keys in AWS KMS have no versions").next("leave out the @ and what follows")
+        );
     }
     let label = name.as_label().filter(|l| !name::is_key_id(l)).ok_or_else(|| {
         Error::bad_request("a new key in AWS KMS is named by a label, not by an identifier")
@@ -47,14 +49,15 @@ pub(crate) async fn generate(shared: &Shared, request: GenerateRequest) -> Resul
             .send()
     });
     let made = made.await?;
-    let data = made.key_metadata().ok_or_else(|| fault::of_lie("AWS KMS made a key and does not describe it"))?;
+    let data =
+        made.key_metadata().ok_or_else(|| fault::of_lie("AWS KMS made a key and does not describe it"))?;
     let uncertain = |e: Error| e.may_have_happened();
     let key = KmsKey::read(data, &shared.lacks).map_err(uncertain)?;
     let key = key.ok_or_else(|| uncertain(fault::of_lie("AWS KMS made a key of another kind")))?;
     let asked = Asked { action: "CreateAlias", on: &alias, repeatable: true };
-    let named = shared.client.call(asked, None, |c| {
-        c.create_alias().alias_name(&alias).target_key_id(&key.id).send()
-    });
+    let named = shared
+        .client
+        .call(asked, None, |c| c.create_alias().alias_name(&alias).target_key_id(&key.id).send());
     if let Err(error) = named.await
         && !is_ours(shared, &alias, &key, &error).await
     {

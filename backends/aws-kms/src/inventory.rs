@@ -27,8 +27,11 @@ pub(crate) async fn list(shared: &Shared, request: &ListRequest) -> Result<KeyPa
             aliases.entry(key_id).or_insert(alias);
         }
     }
-    let mut wanted: Vec<(String, String)> =
-        key_ids(shared).await?.into_iter().map(|id| (aliases.remove(&id).unwrap_or_else(|| id.clone()), id)).collect();
+    let mut wanted: Vec<(String, String)> = key_ids(shared)
+        .await?
+        .into_iter()
+        .map(|id| (aliases.remove(&id).unwrap_or_else(|| id.clone()), id))
+        .collect();
     wanted.sort_unstable();
     if let Some(after) = &request.page_token {
         wanted.drain(..wanted.partition_point(|(shown, _)| shown <= after));
@@ -85,7 +88,11 @@ pub(crate) async fn aliases(shared: &Shared, key_id: Option<&str>) -> Result<Vec
     let mut marker: Option<String> = None;
     loop {
         let answer = shared.client.call(asked, None, |c| {
-            c.list_aliases().limit(ALIASES_A_PAGE).set_key_id(key_id.map(str::to_owned)).set_marker(marker.clone()).send()
+            c.list_aliases()
+                .limit(ALIASES_A_PAGE)
+                .set_key_id(key_id.map(str::to_owned))
+                .set_marker(marker.clone())
+                .send()
         });
         let answer = answer.await?;
         for entry in answer.aliases() {
@@ -107,9 +114,9 @@ async fn key_ids(shared: &Shared) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let mut marker: Option<String> = None;
     loop {
-        let answer = shared.client.call(asked, None, |c| {
-            c.list_keys().limit(KEYS_A_PAGE).set_marker(marker.clone()).send()
-        });
+        let answer = shared
+            .client
+            .call(asked, None, |c| c.list_keys().limit(KEYS_A_PAGE).set_marker(marker.clone()).send());
         let answer = answer.await?;
         all.extend(answer.keys().iter().filter_map(|k| k.key_id().map(str::to_owned)));
         marker = next(answer.truncated(), answer.next_marker(), marker.as_deref())?;

@@ -6,8 +6,8 @@ use aws_sdk_kms::types::{
     KeyMetadata, KeySpec, KeyState, KeyUsageType, MessageType, OriginType, SigningAlgorithmSpec,
 };
 use signer_core::{
-    Address, AwsKmsAddress, Error, HashAlgorithm, KeyInfo, KeyName, KeyOrigin, KeyPolicy, KeyType,
-    PublicKey, Result, SignatureAlgorithm,
+    Address, AwsKmsAddress, Error, HashAlgorithm, KeyInfo, KeyName, KeyOrigin, KeyPolicy, KeyType, PublicKey,
+    Result, SignatureAlgorithm,
 };
 
 use crate::{fault, name};
@@ -42,8 +42,10 @@ impl Lacks {
             } else if let Ok(algorithm) = name.parse() {
                 this.algorithms.push(algorithm);
             } else {
-                return Err(Error::bad_request(format!("lacks has {name:?}, which is no kind of key and no algorithm"))
-                    .next("write names such as ml-dsa-65 or ed25519ph"));
+                return Err(Error::bad_request(format!(
+                    "lacks has {name:?}, which is no kind of key and no algorithm"
+                ))
+                .next("write names such as ml-dsa-65 or ed25519ph"));
             }
         }
         Ok(this)

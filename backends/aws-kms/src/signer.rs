@@ -91,7 +91,9 @@ impl KmsSigner {
     fn check_message<'a>(&self, message: &'a [u8]) -> Result<&'a [u8]> {
         let wrong = match message.len() {
             0 => "AWS KMS signs no empty message".to_owned(),
-            n if n > MAX_MESSAGE => format!("AWS KMS signs messages of up to {MAX_MESSAGE} bytes, not of {n}"),
+            n if n > MAX_MESSAGE => {
+                format!("AWS KMS signs messages of up to {MAX_MESSAGE} bytes, not of {n}")
+            }
             _ => return Ok(message),
         };
         Err(Error::bad_request(wrong).next("sign a digest: with ed25519ph, or a key of another kind"))
@@ -102,7 +104,8 @@ impl KmsSigner {
         let deletions = self.shared.deletions();
         let now = self.shared.describe(&self.asked).await?;
         if now.arn != self.key.arn {
-            return Err(Error::new(ErrorKind::NotFound, "the alias belongs to another key now").next("open the key again"));
+            return Err(Error::new(ErrorKind::NotFound, "the alias belongs to another key now")
+                .next("open the key again"));
         }
         now.usable()?;
         self.update(|seen| {
@@ -115,7 +118,8 @@ impl KmsSigner {
     async fn compare_public_key(&self) -> Result<()> {
         let now = self.shared.fetch_public_key(&self.key).await?;
         if now != self.info.public_key {
-            return Err(Error::new(ErrorKind::NotFound, "the key has another public key now").next("open the key again"));
+            return Err(Error::new(ErrorKind::NotFound, "the key has another public key now")
+                .next("open the key again"));
         }
         self.update(|seen| seen.public_key = Instant::now());
         Ok(())

@@ -160,7 +160,9 @@ impl VaultBackend {
         }
         match self.client().list(&self.client().path("keys")).await {
             Ok(answer) => Ok(answer.read::<Body>()?.data.keys),
-            Err(e) if e.kind() == ErrorKind::NotFound && e.vendor_code() == Some("HTTP 404") => Ok(Vec::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound && e.vendor_code() == Some("HTTP 404") => {
+                Ok(Vec::new())
+            }
             Err(e) => Err(e),
         }
     }
@@ -230,7 +232,8 @@ impl VaultBackend {
     async fn newest(&self, name: &str) -> Result<KeyInfo> {
         let made = |e: Error| e.may_have_happened();
         let key: TransitKey = self.shared.key(name).await.map_err(made)?;
-        key.info(key.latest)?.ok_or_else(|| made(fault::of_nonsense("Vault describes a key without its latest version")))
+        key.info(key.latest)?
+            .ok_or_else(|| made(fault::of_nonsense("Vault describes a key without its latest version")))
     }
 
     async fn delete_now(&self, selector: &KeySelector) -> Result<()> {

@@ -92,10 +92,11 @@ impl Client {
         let until = deadline.unwrap_or_else(|| Instant::now() + self.http().target().timeout);
         let mut tries = 0;
         let mut new_tokens = 0;
+        let mut throttled = None;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.here(fault::of_deadline()));
+                return Err(self.here(throttled.unwrap_or_else(fault::of_deadline)));
             }
             let token = self.session.token(until).await;
             let result = match &token {
@@ -123,21 +124,24 @@ impl Client {
                     Duration::ZERO
                 }
                 (Again::Soon, _) if tries < TRIES => jitter(tries),
-                (Again::Throttled(asked), _) => asked.unwrap_or_default() + jitter(tries),
-                _ => return Err(self.ended(fault.error, until)),
+                (Again::Throttled(asked), _) => {
+                    throttled = Some(fault.error.clone());
+                    asked.unwrap_or_default() + jitter(tries)
+                }
+                _ => return Err(self.ended(fault.error, until, throttled)),
             };
             if Instant::now() + pause >= until {
-                return Err(self.ended(fault.error, until));
+                return Err(self.ended(fault.error, until, throttled));
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// The last error, or that it was too late.
-    fn ended(&self, error: Error, until: Instant) -> Error {
+    /// The last error; or that it was too late, and for what reason.
+    fn ended(&self, error: Error, until: Instant, throttled: Option<Error>) -> Error {
         // Silence until the deadline was cut short by it.
         if Instant::now() >= until && error.kind().retry_after().is_none() && !error.is_uncertain() {
-            return self.here(fault::of_deadline().vendor(error.what()));
+            return self.here(throttled.unwrap_or_else(|| fault::of_deadline().vendor(error.what())));
         }
         self.here(error)
     }

@@ -28,9 +28,7 @@ pub struct VaultConfig<S> {
     pub client_certificate: Option<PathBuf>,
     /// The client certificate's private key, PEM.
     pub client_key: Option<PathBuf>,
-    /// A token. Without `token` and `login` it is `VAULT_TOKEN`, then `~/.vault-token`.
-    pub token: Option<S>,
-    /// A way to log in, instead of a token.
+    /// How to log in; by default with the token in `VAULT_TOKEN`, then the one in `~/.vault-token`.
     pub login: Option<Login<S>>,
     /// Whether a key that is to be deleted is first made deletable (`deletion_allowed`), which Vault wants.
     #[serde(default)]
@@ -49,6 +47,11 @@ pub struct VaultConfig<S> {
 #[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
 #[serde(bound(deserialize = "S: Deserialize<'de>"))]
 pub enum Login<S> {
+    /// A token that somebody else keeps fresh, as Vault's agent does. It is renewed here while it can be.
+    Token {
+        /// The token.
+        token: S,
+    },
     /// AppRole.
     Approle {
         /// Where it is mounted; `approle` by default.
@@ -87,7 +90,6 @@ impl<S> Default for VaultConfig<S> {
             ca_file: None,
             client_certificate: None,
             client_key: None,
-            token: None,
             login: None,
             allow_deletion: false,
             public_key_lifetime: None,
@@ -101,6 +103,7 @@ impl<S> VaultConfig<S> {
     /// The same with each source of a secret turned into another: from what was configured to what reads it.
     pub fn map_secrets<T>(self, mut with: impl FnMut(S) -> T) -> VaultConfig<T> {
         let login = self.login.map(|login| match login {
+            Login::Token { token } => Login::Token { token: with(token) },
             Login::Approle { mount, role_id, secret_id } => {
                 Login::Approle { mount, role_id, secret_id: secret_id.map(&mut with) }
             }
@@ -110,7 +113,6 @@ impl<S> VaultConfig<S> {
             }
         });
         VaultConfig {
-            token: self.token.map(with),
             login,
             address: self.address,
             mount: self.mount,

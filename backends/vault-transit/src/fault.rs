@@ -67,7 +67,9 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
                 .next("check mount and namespace, or enable the engine: vault secrets enable transit"),
             Again::No,
         ),
-        400 if has(&["signing key not found", "no existing key named", "invalid key name"]) => (no_key(), Again::No),
+        400 if has(&["signing key not found", "no existing key named", "invalid key name"]) => {
+            (no_key(), Again::No)
+        }
         400 | 500 if has(&["could not delete key; not found", "not found"]) && asked.capability != "read" => {
             (no_key(), Again::No)
         }
@@ -82,19 +84,35 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
             )),
             Again::No,
         ),
-        400 | 500 if has(&["does not support signing", "unknown key type", "enterprise", "unsupported key type"]) => {
-            (Error::new(ErrorKind::Unsupported, "this Vault server cannot do that with keys of this kind"), Again::No)
+        400 | 500
+            if has(&[
+                "does not support signing",
+                "unknown key type",
+                "enterprise",
+                "unsupported key type",
+            ]) =>
+        {
+            (
+                Error::new(ErrorKind::Unsupported, "this Vault server cannot do that with keys of this kind"),
+                Again::No,
+            )
         }
         400 | 413 | 500 if has(&["exceeds", "too large", "body too large"]) => {
             (Error::bad_request("Vault refuses a request of this size"), Again::No)
         }
         400 => (Error::bad_request("Vault refuses the request"), Again::No),
         405 => (
-            Error::new(ErrorKind::Unsupported, format!("this Vault server has no {} of {}", asked.capability, asked.path)),
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("this Vault server has no {} of {}", asked.capability, asked.path),
+            ),
             Again::No,
         ),
         409 => (
-            Error::new(ErrorKind::Busy { retry_after: RETRY_AFTER }, "another change of this key is under way"),
+            Error::new(
+                ErrorKind::Busy { retry_after: RETRY_AFTER },
+                "another change of this key is under way",
+            ),
             Again::Soon,
         ),
         412 => (
@@ -121,9 +139,8 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
             (Error::new(ErrorKind::DeviceGone, "Vault cannot serve requests now"), Again::Soon)
         }
         300..=399 => (
-            Error::new(ErrorKind::DeviceGone, "Vault sends its clients elsewhere").next(
-                "set address to the active node or the load balancer of the cluster",
-            ),
+            Error::new(ErrorKind::DeviceGone, "Vault sends its clients elsewhere")
+                .next("set address to the active node or the load balancer of the cluster"),
             Again::No,
         ),
         500..=599 => (Error::internal("Vault failed with an error of its own"), Again::Soon),
@@ -135,7 +152,8 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
 
 /// An answer of success whose body is not what it must be.
 pub(crate) fn of_nonsense(what: impl Into<String>) -> Error {
-    Error::internal(what).next("check that address names a Vault server, and nothing stands between that changes answers")
+    Error::internal(what)
+        .next("check that address names a Vault server, and nothing stands between that changes answers")
 }
 
 /// No answer at all.
@@ -174,7 +192,8 @@ pub(crate) fn of_silence(asked: Asked<'_>, after: Duration) -> Fault {
 
 /// The caller's deadline came first.
 pub(crate) fn of_deadline() -> Error {
-    Error::new(ErrorKind::TimedOut, "there was no answer before the deadline").next("try again, or allow more time")
+    Error::new(ErrorKind::TimedOut, "there was no answer before the deadline")
+        .next("try again, or allow more time")
 }
 
 impl Fault {
@@ -193,7 +212,11 @@ fn no_key() -> Error {
 
 /// `transit/keys/release/config` for any path of a key.
 fn config_path(path: &str) -> String {
-    if path.contains("/keys/") && !path.ends_with("/config") { format!("{path}/config") } else { path.to_owned() }
+    if path.contains("/keys/") && !path.ends_with("/config") {
+        format!("{path}/config")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// The server's own words: its list of errors, or the beginning of whatever it sent.
@@ -219,4 +242,31 @@ fn causes(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     if text.is_empty() { error.to_string() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no test of a whole request shows.
+    #[test]
+    fn a_change_that_may_have_been_made_says_so() {
+        for (status, uncertain) in
+            [(400, false), (403, false), (429, false), (500, true), (502, true), (503, false), (504, true)]
+        {
+            let asked = Asked { path: "transit/keys/k/rotate", capability: "update", repeatable: false };
+            let fault = of_answer(asked, status, b"{}", None);
+            assert_eq!(fault.error.is_uncertain(), uncertain, "{status}");
+            assert!(!uncertain || fault.again == Again::No, "{status}");
+        }
+    }
+
+    #[test]
+    fn foreign_texts_are_cut_and_cleaned() {
+        let text = format!("\u{1b}[31m{}\n\0", "x ".repeat(1000));
+        let asked = Asked { path: "p", capability: "read", repeatable: true };
+        let fault = of_answer(asked, 418, text.as_bytes(), None);
+        let said = fault.error.vendor_code().unwrap();
+        assert!(said.len() < 400 && !said.chars().any(char::is_control), "{said:?}");
+    }
 }

@@ -90,7 +90,7 @@ impl Made {
             #[serde(default)]
             warnings: Option<Vec<String>>,
         }
-        // Servers of before 1.10 answer without a body.
+        // Older servers answer without a body.
         if answer.is_empty() {
             return Ok(Self::New);
         }
@@ -179,7 +179,8 @@ impl KeyVersion {
                 .map_err(|_| fault::of_nonsense("Vault gives a public key that is neither PEM nor base64"))?;
             PublicKey::from_raw(key_type, &raw)
         };
-        let unreadable = |e: Error| fault::of_nonsense("Vault gives a public key that cannot be read").vendor(e.what());
+        let unreadable =
+            |e: Error| fault::of_nonsense("Vault gives a public key that cannot be read").vendor(e.what());
         let public_key = public_key.map_err(unreadable)?;
         if public_key.key_type() != key_type {
             return Err(fault::of_nonsense(format!(
@@ -230,7 +231,8 @@ mod tests {
         assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(seconds("2024-02-29T12:30:45.123456789Z"), Some(1_709_209_845));
         assert_eq!(seconds("2024-02-29T13:30:45+01:00"), Some(1_709_209_845));
-        for bad in ["", "now", "2024-02-29", "2024-02-29T1", "2024-13-01T00:00:00Z", "ä024-01-01Täääää"] {
+        for bad in ["", "now", "2024-02-29", "2024-02-29T1", "2024-13-01T00:00:00Z", "ä024-01-01Täääää"]
+        {
             assert_eq!(seconds(bad), None, "{bad}");
         }
     }

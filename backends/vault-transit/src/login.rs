@@ -46,17 +46,14 @@ const KUBERNETES_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/to
 impl Source {
     /// What is configured, or what the environment says. Nothing is read yet.
     pub(crate) fn new(config: &VaultConfig<SecretLoader>) -> Result<Self> {
-        match (&config.token, &config.login) {
-            (Some(_), Some(_)) => {
-                Err(Error::bad_request("a Vault backend has a token or a login, not both").next("leave one out"))
-            }
-            (Some(token), None) => Ok(Self::Given(token.clone())),
-            (None, Some(login)) => {
+        match &config.login {
+            None => Ok(Self::Given(std::sync::Arc::new(from_environment))),
+            Some(Login::Token { token }) => Ok(Self::Given(token.clone())),
+            Some(login) => {
                 // A wrong mount shows now, not at the first signature.
                 mount(login)?;
                 Ok(Self::Login(login.clone()))
             }
-            (None, None) => Ok(Self::Given(std::sync::Arc::new(from_environment))),
         }
     }
 }
@@ -83,7 +80,7 @@ pub(crate) async fn load(secret: &SecretLoader, what: &str) -> Result<Pin> {
         .map_err(|e| Error::internal("a secret could not be read").vendor(e))??
         .ok_or_else(|| {
             Error::new(ErrorKind::Denied, format!("there is no {what} for Vault"))
-                .next("set token or login in the [[backend]] table, or VAULT_TOKEN for the daemon")
+                .next("set login in the [[backend]] table, or VAULT_TOKEN for the daemon")
         })
 }
 
@@ -92,6 +89,7 @@ impl Proof {
     pub(crate) async fn read(login: &Login<SecretLoader>) -> Result<Self> {
         let mount = mount(login)?;
         let (path, body, secret) = match login {
+            Login::Token { .. } => return Err(Error::internal("a token is no proof")),
             Login::Approle { role_id, secret_id, .. } => {
                 let secret = match secret_id {
                     Some(secret) => Some(load(secret, "secret_id").await?),
@@ -107,8 +105,11 @@ impl Proof {
                 let path = token_file.clone().unwrap_or_else(|| KUBERNETES_TOKEN.into());
                 let file: SecretLoader = std::sync::Arc::new(move || {
                     let text = std::fs::read_to_string(&path).map_err(|e| {
-                        Error::bad_request(format!("the service account's token {} cannot be read", path.display()))
-                            .vendor(e)
+                        Error::bad_request(format!(
+                            "the service account's token {} cannot be read",
+                            path.display()
+                        ))
+                        .vendor(e)
                     })?;
                     Pin::new(text.trim().to_owned()).map(Some)
                 });
@@ -142,6 +143,7 @@ impl Proof {
 
 fn mount(login: &Login<SecretLoader>) -> Result<String> {
     let (mount, default) = match login {
+        Login::Token { .. } => (&None, "token"),
         Login::Approle { mount, .. } => (mount, "approle"),
         Login::Kubernetes { mount, .. } => (mount, "kubernetes"),
         Login::Userpass { mount, .. } => (mount, "userpass"),

@@ -161,7 +161,10 @@ impl Session {
     /// A login that failed; noted when it was for what was sent, and not for the server.
     fn refused(&self, fingerprint: Digest, fault: Fault) -> Fault {
         let kind = fault.error.kind();
-        if !matches!(kind, ErrorKind::BadRequest | ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported) {
+        if !matches!(
+            kind,
+            ErrorKind::BadRequest | ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported
+        ) {
             return fault;
         }
         let error = Error::new(ErrorKind::Denied, "Vault refuses the login")
@@ -205,8 +208,14 @@ impl Session {
                     }
                 }
                 Err(fault) if fault.again == Again::NewToken => self.reject(token, &fault.error),
-                Err(fault) if fault.error.kind() == ErrorKind::Denied => {}
-                Err(fault) => return Err(fault.error),
+                // It is for the server's sake that it fails, and may do later.
+                Err(Fault { error, .. })
+                    if error.is_retryable() || matches!(error.kind(), ErrorKind::TimedOut) =>
+                {
+                    return Err(error);
+                }
+                // Past its maximum (which Vault answers with 500), or not allowed to renew itself.
+                Err(_) => {}
             }
         }
         let _turn = self.turn.lock().await;

@@ -3,9 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Deserialize;
-use signer_core::{
-    Error, HashAlgorithm, Input, Result, SignRequest, Signature, SignatureAlgorithm,
-};
+use signer_core::{Error, HashAlgorithm, Input, Result, SignRequest, Signature, SignatureAlgorithm};
 
 use crate::{fault, http::Answer, key::Version};
 
@@ -19,10 +17,9 @@ pub(crate) fn body(request: &SignRequest, version: Version) -> Result<Bytes> {
         Ecdsa(hash) => {
             format!(r#""prehashed":true,"hash_algorithm":"{}","marshaling_algorithm":"asn1","#, name(hash))
         }
-        RsaPkcs1(hash) => format!(
-            r#""prehashed":true,"hash_algorithm":"{}","signature_algorithm":"pkcs1v15","#,
-            name(hash)
-        ),
+        RsaPkcs1(hash) => {
+            format!(r#""prehashed":true,"hash_algorithm":"{}","signature_algorithm":"pkcs1v15","#, name(hash))
+        }
         RsaPss(hash) => format!(
             r#""prehashed":true,"hash_algorithm":"{}","signature_algorithm":"pss","salt_length":"hash","#,
             name(hash)

@@ -100,7 +100,8 @@ impl VaultSigner {
     async fn look_again(&self) -> Result<()> {
         let key = self.shared.key(&self.key).await?;
         let gone = |what| {
-            Err(Error::new(ErrorKind::NotFound, what).next("open the key again: it is another one by that name now"))
+            Err(Error::new(ErrorKind::NotFound, what)
+                .next("open the key again: it is another one by that name now"))
         };
         match key.versions.get(&self.version) {
             None => return gone("this version of the key is not there any more"),

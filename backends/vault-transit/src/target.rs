@@ -28,10 +28,7 @@ const DEFAULT_TIMEOUT: u64 = 10;
 
 impl Target {
     /// Puts it together. `variable` looks into the environment.
-    pub(crate) fn new<S>(
-        config: &VaultConfig<S>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self> {
+    pub(crate) fn new<S>(config: &VaultConfig<S>, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let variable = |name: &str| vault_variable(&variable, name);
         let address = config
             .address
@@ -43,20 +40,23 @@ impl Target {
         let path = |configured: &Option<PathBuf>, name: &str| {
             configured.clone().or_else(|| variable(name).map(PathBuf::from))
         };
-        let client_identity = match (
-            path(&config.client_certificate, "CLIENT_CERT"),
-            path(&config.client_key, "CLIENT_KEY"),
-        ) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => {
-                return Err(Error::bad_request("a client certificate needs its key, and a key its certificate")
+        let client_identity =
+            match (path(&config.client_certificate, "CLIENT_CERT"), path(&config.client_key, "CLIENT_KEY")) {
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (None, None) => None,
+                _ => {
+                    return Err(Error::bad_request(
+                        "a client certificate needs its key, and a key its certificate",
+                    )
                     .next("set client_certificate and client_key both, or neither"));
-            }
-        };
+                }
+            };
         // cosign's users name the engine with a variable of its own.
-        let mount =
-            config.mount.clone().or_else(|| variable("TRANSIT_SECRET_ENGINE_PATH")).unwrap_or("transit".into());
+        let mount = config
+            .mount
+            .clone()
+            .or_else(|| variable("TRANSIT_SECRET_ENGINE_PATH"))
+            .unwrap_or("transit".into());
         Ok(Self {
             base,
             socket,
@@ -155,17 +155,22 @@ mod tests {
         assert_eq!((made.base.as_str(), made.mount.as_str()), ("https://v:1", "signing/transit"));
         assert_eq!(made.namespace.as_deref(), Some("a/b"));
         assert_eq!(made.ca_file, Some("/ca.pem".into()));
-        let config =
-            VaultConfig { address: Some("unix:///run/vault.sock".into()), ..VaultConfig::default() };
+        let config = VaultConfig { address: Some("unix:///run/vault.sock".into()), ..VaultConfig::default() };
         let made = target(&config, &environment).unwrap();
         assert_eq!(made.socket, Some("/run/vault.sock".into()));
     }
 
     #[test]
     fn what_is_no_address_is_refused_and_no_secret_repeated() {
-        for bad in
-            ["", "vault:8200", "ftp://v", "unix://relative", "https://", "https://v?x=1", "https://u:hunter2@v"]
-        {
+        for bad in [
+            "",
+            "vault:8200",
+            "ftp://v",
+            "unix://relative",
+            "https://",
+            "https://v?x=1",
+            "https://u:hunter2@v",
+        ] {
             let config = VaultConfig { address: Some(bad.into()), ..VaultConfig::default() };
             let error = target(&config, &[]).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
@@ -174,6 +179,8 @@ mod tests {
             let config = VaultConfig { mount: Some(bad.into()), ..VaultConfig::default() };
             assert!(target(&config, &[]).is_err(), "{bad}");
         }
-        assert!(target(&VaultConfig { client_key: Some("k".into()), ..VaultConfig::default() }, &[]).is_err());
+        assert!(
+            target(&VaultConfig { client_key: Some("k".into()), ..VaultConfig::default() }, &[]).is_err()
+        );
     }
 }

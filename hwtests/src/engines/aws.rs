@@ -34,7 +34,10 @@ impl MiniStack {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         private_file(
             &folder.path().join("credentials"),
-            &format!("[default]\naws_access_key_id = AKIATEST\naws_secret_access_key = {}\n", random_secret()),
+            &format!(
+                "[default]\naws_access_key_id = AKIATEST\naws_secret_access_key = {}\n",
+                random_secret()
+            ),
         );
         private_file(&folder.path().join("config"), "[default]\nregion = us-east-1\n");
         // The shell ends the server when its own input ends, which it does with this process.
@@ -163,7 +166,10 @@ impl AwsFace {
 impl Engine for MiniStack {
     fn toml(&self, name: &str, _: PinSetup) -> String {
         let lacks = LACKS.map(|l| format!("{l:?}")).join(", ");
-        format!("{}lacks = [{lacks}]\n", toml(name, &format!("http://{}", self.address()), self.folder.path()))
+        format!(
+            "{}lacks = [{lacks}]\n",
+            toml(name, &format!("http://{}", self.address()), self.folder.path())
+        )
     }
 
     fn direct(&self, _: PinSetup) -> BoxFuture<'_, Result<Arc<dyn Backend>>> {

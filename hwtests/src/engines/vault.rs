@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use signer_contract::{PinSetup, Profile};
 use signer_core::{Ability, Backend, BoxFuture, KeyType, Pin, Result, SignatureAlgorithm};
-use signer_vault_transit::{SecretLoader, VaultBackend, VaultConfig};
+use signer_vault_transit::{Login, SecretLoader, VaultBackend, VaultConfig};
 use tempfile::TempDir;
 
 use super::{Engine, PinFiles};
@@ -55,7 +55,8 @@ impl Vault {
         let mut line = String::new();
         let output = process.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut line).expect("Vault says where it listens");
-        let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("Vault did not start: {line}"));
+        let said: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("Vault did not start: {line}"));
         let text = |name: &str| said[name].as_str().expect("it is a text").to_owned();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         Self {
@@ -88,7 +89,7 @@ impl Vault {
     pub fn config(&self) -> VaultConfig<SecretLoader> {
         VaultConfig {
             address: Some(format!("http://{}", self.address)),
-            token: Some(secret(&self.root)),
+            login: token(secret(&self.root)),
             allow_deletion: true,
             ..VaultConfig::default()
         }
@@ -146,6 +147,11 @@ impl Drop for Vault {
     }
 }
 
+/// A login with that token.
+pub fn token(token: SecretLoader) -> Option<Login<SecretLoader>> {
+    Some(Login::Token { token })
+}
+
 /// A secret that is known already.
 pub fn secret(text: &str) -> SecretLoader {
     let pin = Pin::new(text.to_owned()).expect("a secret");
@@ -164,7 +170,10 @@ pub fn secret_file(path: PathBuf) -> SecretLoader {
 impl Engine for Vault {
     fn toml(&self, name: &str, pin: PinSetup) -> String {
         let token = self.tokens.of(pin);
-        let token = token.map_or_else(String::new, |p| format!("token = {{ file = {} }}\n", toml_path(&p)));
+        let login = |p: PathBuf| {
+            format!("login = {{ method = \"token\", token = {{ file = {} }} }}\n", toml_path(&p))
+        };
+        let token = token.map_or_else(String::new, login);
         format!(
             "[[backend]]\nname = {name:?}\nkind = \"vault-transit\"\naddress = \"http://{}\"\nallow_deletion = true\n{token}",
             self.address
@@ -173,8 +182,8 @@ impl Engine for Vault {
 
     fn direct(&self, pin: PinSetup) -> BoxFuture<'_, Result<Arc<dyn Backend>>> {
         Box::pin(async move {
-            let token = self.tokens.of(pin).map(secret_file);
-            let config = VaultConfig { token, ..self.config() };
+            let login = self.tokens.of(pin).and_then(|file| token(secret_file(file)));
+            let config = VaultConfig { login, ..self.config() };
             Ok(Arc::new(VaultBackend::new("vault", config)?) as Arc<dyn Backend>)
         })
     }

@@ -22,7 +22,9 @@ impl Place {
         assert_eq!(error.key_name(), Some("release"), "{error:?}");
         let asked = self.face.engine().seen("aws.Sign") - before;
         self.face.engine().heal();
-        sign(&*self.signer).await.unwrap_or_else(|e| panic!("{kind:?} is healed: {e:?}", kind = error.kind()));
+        sign(&*self.signer)
+            .await
+            .unwrap_or_else(|e| panic!("{kind:?} is healed: {e:?}", kind = error.kind()));
         (error, asked)
     }
 }
@@ -101,7 +103,13 @@ async fn a_service_that_is_not_available_is_gone() {
 #[tokio::test]
 async fn a_moment_of_trouble_is_not_seen() {
     let place = place().await;
-    for kind in [FaultKind::Unavailable, FaultKind::Internal, FaultKind::Gateway, FaultKind::Close, FaultKind::Truncate] {
+    for kind in [
+        FaultKind::Unavailable,
+        FaultKind::Internal,
+        FaultKind::Gateway,
+        FaultKind::Close,
+        FaultKind::Truncate,
+    ] {
         place.face.engine().fault(Fault::new(kind).on("aws.Sign"));
         sign(&*place.signer).await.unwrap_or_else(|e| panic!("{kind:?}: {e:?}"));
     }

@@ -31,9 +31,13 @@ async fn ministack_disabled_keys_and_keys_to_be_deleted_are_told_apart() {
         sdk.schedule_key_deletion().key_id(id("alias/going").await).send().await.unwrap();
         for error in [sign(&*off).await.unwrap_err(), open(&backend, "off").await.map(drop).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-            assert!(error.what().contains("disabled") && error.advice().unwrap().contains("enable-key"), "{error:?}");
+            assert!(
+                error.what().contains("disabled") && error.advice().unwrap().contains("enable-key"),
+                "{error:?}"
+            );
         }
-        for error in [sign(&*going).await.unwrap_err(), open(&backend, "going").await.map(drop).unwrap_err()] {
+        for error in [sign(&*going).await.unwrap_err(), open(&backend, "going").await.map(drop).unwrap_err()]
+        {
             assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
             assert!(error.what().contains("scheduled for deletion"), "{error:?}");
             assert!(error.advice().unwrap().contains("cancel-key-deletion"), "{error:?}");
@@ -71,9 +75,10 @@ async fn a_key_is_made_once_whatever_happens_to_the_answer() {
         let face = AwsFace::start();
         let backend = AwsBackend::new("aws", face.config()).unwrap();
         face.engine().fault(Fault::new(kind).on("aws.CreateKey"));
-        let error = make(&backend, "release", KeyType::EcdsaP256).await.unwrap_err();
-        assert!(error.is_uncertain(), "{kind:?}: {error:?}");
+        let made = make(&backend, "release", KeyType::EcdsaP256).await;
         assert_eq!(face.engine().seen("aws.CreateKey"), 1, "{kind:?}");
+        let error = made.map(drop).expect_err(&format!("{kind:?}"));
+        assert!(error.is_uncertain(), "{kind:?}: {error:?}");
     }
     // A key that gets no name is not left behind.
     let face = AwsFace::start();

@@ -14,13 +14,14 @@ async fn credentials_that_end_are_told_before_a_request_fails() {
     let face = AwsFace::start();
     let expires = |seconds: i64| {
         let at = SystemTime::now() + Duration::from_secs(seconds as u64);
-        DateTime::from(at)
-            .fmt(DateTimeFormat::DateTime)
-            .unwrap()
+        DateTime::from(at).fmt(DateTimeFormat::DateTime).unwrap()
     };
     let program = |answer: String| {
         private_file(&face.folder().join("answer"), &answer);
-        let line = format!("[default]\nregion = us-east-1\ncredential_process = cat {}/answer\n", face.folder().display());
+        let line = format!(
+            "[default]\nregion = us-east-1\ncredential_process = cat {}/answer\n",
+            face.folder().display()
+        );
         private_file(&face.folder().join("config"), &line);
     };
     let answer = |seconds| {
@@ -74,8 +75,7 @@ async fn addresses_of_other_places_are_not_found() {
     let host = place.face.engine().url().replace("http://", "");
     open(&place.backend, &format!("awskms://{host}/alias/release")).await.unwrap();
     open(&place.backend, "awskms:///alias/release").await.unwrap();
-    for elsewhere in
-        ["awskms://localhost:1/alias/release".to_owned(), arn.replace("us-east-1", "eu-west-1")]
+    for elsewhere in ["awskms://localhost:1/alias/release".to_owned(), arn.replace("us-east-1", "eu-west-1")]
     {
         let error = open(&place.backend, &elsewhere).await.map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{elsewhere}: {error:?}");

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use hwtests::{engines::secret, scripted::Scripted};
+use hwtests::{
+    engines::{secret, token},
+    scripted::Scripted,
+};
 use signer_core::{
     Backend, Error, GenerateRequest, KeyInfo, KeyName, KeySelector, KeyType, SignRequest, Signature, Signer,
 };
@@ -37,5 +40,9 @@ pub(crate) async fn delete(backend: &VaultBackend, key: &str) -> Result<(), Erro
 
 /// A configuration for a scripted server.
 pub(crate) fn to(server: &Scripted) -> Config {
-    Config { address: Some(format!("http://{}", server.address())), token: Some(secret("t")), ..Config::default() }
+    Config {
+        address: Some(format!("http://{}", server.address())),
+        login: token(secret("t")),
+        ..Config::default()
+    }
 }

@@ -49,7 +49,8 @@ fn ed25519(seed: &[u8; 32]) -> aws_lc_rs::signature::Ed25519KeyPair {
 
 fn signature(seed: &[u8; 32], version: u64) -> String {
     let signature = ed25519(seed).sign(b"a message");
-    json!({ "data": { "signature": format!("vault:v{version}:{}", STANDARD.encode(signature.as_ref())) } }).to_string()
+    json!({ "data": { "signature": format!("vault:v{version}:{}", STANDARD.encode(signature.as_ref())) } })
+        .to_string()
 }
 
 /// What signing ends with, and how often the server was asked.
@@ -90,7 +91,8 @@ async fn status_400() {
 async fn status_403() {
     let (error, asked) = fails(errors(403, "1 error occurred:\n\t* permission denied\n\n")).await;
     assert_eq!((error.kind(), asked), (ErrorKind::Denied, 1), "{error:?}");
-    let (error, asked) = fails(errors(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")).await;
+    let (error, asked) =
+        fails(errors(403, "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n")).await;
     assert_eq!((error.kind(), asked), (ErrorKind::Denied, 1), "{error:?}");
     assert!(error.what().contains("token"), "{error:?}");
 }
@@ -99,7 +101,8 @@ async fn status_403() {
 async fn status_404() {
     let (error, asked) = fails(Reply::new(404, r#"{"errors":[]}"#)).await;
     assert_eq!((error.kind(), asked), (ErrorKind::NotFound, 1), "{error:?}");
-    let (error, _) = fails(errors(404, "no handler for route \"transit/sign/release\". route entry not found.")).await;
+    let (error, _) =
+        fails(errors(404, "no handler for route \"transit/sign/release\". route entry not found.")).await;
     assert!(error.what().contains("serves nothing"), "{error:?}");
 }
 
@@ -126,7 +129,8 @@ async fn status_500() {
     let (error, asked) = fails(errors(500, "internal error")).await;
     assert_eq!((error.kind(), asked), (ErrorKind::Internal, 3), "{error:?}");
     let (error, asked) =
-        fails(errors(500, "requested version for signing is less than the minimum encryption key version")).await;
+        fails(errors(500, "requested version for signing is less than the minimum encryption key version"))
+            .await;
     assert_eq!((error.kind(), asked), (ErrorKind::NotFound, 1), "{error:?}");
 }
 
@@ -149,7 +153,9 @@ async fn a_cut_connection() {
 
 #[tokio::test]
 async fn silence_and_a_byte_at_a_time() {
-    for reply in [Reply::Silence, Reply::Slowly(200, signature(&[1; 32], 1).into(), Duration::from_millis(100))] {
+    for reply in
+        [Reply::Silence, Reply::Slowly(200, signature(&[1; 32], 1).into(), Duration::from_millis(100))]
+    {
         let (error, asked) = fails(reply).await;
         // The request's own two seconds are over first.
         assert_eq!((error.kind(), asked), (ErrorKind::TimedOut, 1), "{error:?}");
@@ -158,7 +164,9 @@ async fn silence_and_a_byte_at_a_time() {
 
 #[tokio::test]
 async fn a_body_that_is_no_json() {
-    for body in ["<html>welcome</html>", "", "{\"data\":{\"signature\":", "{\"data\":{\"signature\":7}}", "[]"] {
+    for body in
+        ["<html>welcome</html>", "", "{\"data\":{\"signature\":", "{\"data\":{\"signature\":7}}", "[]"]
+    {
         let (error, asked) = fails(Reply::new(200, body)).await;
         assert_eq!((error.kind(), asked), (ErrorKind::Internal, 1), "{body}: {error:?}");
     }
@@ -184,11 +192,14 @@ async fn a_changed_public_key() {
     let now = seed.clone();
     let server = Scripted::start(move |_, asked| {
         let seed = *now.lock().unwrap();
-        Reply::new(200, match asked.path.as_str() {
-            "/v1/auth/token/lookup-self" => r#"{"data":{"ttl":0}}"#.to_owned(),
-            "/v1/transit/sign/release" => signature(&seed, 1),
-            _ => describe(&seed),
-        })
+        Reply::new(
+            200,
+            match asked.path.as_str() {
+                "/v1/auth/token/lookup-self" => r#"{"data":{"ttl":0}}"#.to_owned(),
+                "/v1/transit/sign/release" => signature(&seed, 1),
+                _ => describe(&seed),
+            },
+        )
     })
     .await;
     let place = backend(to(&server));
@@ -224,7 +235,8 @@ async fn a_redirect_does_not_lead_astray() {
 
 #[tokio::test]
 async fn ml_dsa_is_served_where_the_server_has_it() {
-    let pair = aws_lc_rs::signature::PqdsaKeyPair::generate(&aws_lc_rs::signature::ML_DSA_65_SIGNING).unwrap();
+    let pair =
+        aws_lc_rs::signature::PqdsaKeyPair::generate(&aws_lc_rs::signature::ML_DSA_65_SIGNING).unwrap();
     let public = STANDARD.encode(aws_lc_rs::signature::KeyPair::public_key(&pair).as_ref());
     let server = Scripted::start(move |_, asked| {
         let body = match asked.path.as_str() {

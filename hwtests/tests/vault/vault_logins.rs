@@ -10,7 +10,7 @@ use std::{
 
 use base64::Engine as _;
 use hwtests::{
-    engines::{Vault, private_file, secret, secret_file},
+    engines::{Vault, private_file, secret, secret_file, token},
     scripted::{Reply, Scripted},
 };
 use serde_json::{Value, json};
@@ -37,8 +37,9 @@ fn approle(role_id: &str, secret_id: SecretLoader) -> Option<Login<SecretLoader>
 async fn an_approle_signs_on_through_renewals_and_the_end_of_its_tokens() {
     let vault = Vault::start();
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
-    let (id, secret_id) = role(&vault, json!({ "token_policies": "signer", "token_ttl": "2s", "token_max_ttl": "5s" })).await;
-    let place = backend(Config { token: None, login: approle(&id, secret(&secret_id)), ..vault.config() });
+    let (id, secret_id) =
+        role(&vault, json!({ "token_policies": "signer", "token_ttl": "2s", "token_max_ttl": "5s" })).await;
+    let place = backend(Config { login: approle(&id, secret(&secret_id)), ..vault.config() });
     let signer = open(&place, "release").await.unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(9) {
@@ -55,10 +56,13 @@ async fn an_approle_signs_on_through_renewals_and_the_end_of_its_tokens() {
 async fn a_login_that_stops_working_is_told_before_a_request_fails() {
     let vault = Vault::start();
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
-    let (id, secret_id) = role(&vault, json!({ "token_policies": "signer", "token_ttl": "4s", "token_max_ttl": "4s" })).await;
-    let place = backend(Config { token: None, login: approle(&id, secret(&secret_id)), ..vault.config() });
+    let (id, secret_id) =
+        role(&vault, json!({ "token_policies": "signer", "token_ttl": "4s", "token_max_ttl": "4s" })).await;
+    let place = backend(Config { login: approle(&id, secret(&secret_id)), ..vault.config() });
     let signer = open(&place, "release").await.unwrap();
-    vault.must("POST", "auth/approle/role/signerd/secret-id/destroy", json!({ "secret_id": secret_id })).await;
+    vault
+        .must("POST", "auth/approle/role/signerd/secret-id/destroy", json!({ "secret_id": secret_id }))
+        .await;
     let start = Instant::now();
     let error = loop {
         // As long as health is good, so are signatures.
@@ -79,11 +83,13 @@ async fn a_given_token_is_renewed_and_its_end_is_told() {
     let vault = Vault::start();
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
     vault.policy("signer", "path \"transit/*\" { capabilities = [\"read\", \"update\", \"list\"] }").await;
-    let renewable = vault.token(json!({ "policies": ["signer"], "ttl": "2s", "renewable": true, "explicit_max_ttl": "6s" })).await;
+    let renewable = vault
+        .token(json!({ "policies": ["signer"], "ttl": "2s", "renewable": true, "explicit_max_ttl": "6s" }))
+        .await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     private_file(&file, &renewable);
-    let place = backend(Config { token: Some(secret_file(file.clone())), ..vault.config() });
+    let place = backend(Config { login: token(secret_file(file.clone())), ..vault.config() });
     let signer = open(&place, "release").await.unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(3500) {
@@ -97,7 +103,8 @@ async fn a_given_token_is_renewed_and_its_end_is_told() {
     // Somebody, as Vault's agent does, puts a new one there.
     let next = vault.token(json!({ "policies": ["signer"], "ttl": "1h" })).await;
     private_file(&file, &next);
-    let healthy = hwtests::eventually(Duration::from_secs(5), || async { place.health().await.is_ok() }).await;
+    let healthy =
+        hwtests::eventually(Duration::from_secs(5), || async { place.health().await.is_ok() }).await;
     assert!(healthy, "{:?}", place.health().await);
     sign(&*signer).await.unwrap();
     vault.must("POST", "auth/token/revoke", json!({ "token": next })).await;
@@ -114,7 +121,13 @@ async fn userpass_and_kubernetes_log_in() {
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
     vault.policy("signer", "path \"transit/*\" { capabilities = [\"read\", \"update\", \"list\"] }").await;
     vault.must("POST", "sys/auth/people", json!({ "type": "userpass" })).await;
-    vault.must("POST", "auth/people/users/alice", json!({ "password": "pa\"ss\\word", "token_policies": "signer" })).await;
+    vault
+        .must(
+            "POST",
+            "auth/people/users/alice",
+            json!({ "password": "pa\"ss\\word", "token_policies": "signer" }),
+        )
+        .await;
     let login = |password: &str| {
         Some(Login::Userpass {
             mount: Some("people".into()),
@@ -122,9 +135,9 @@ async fn userpass_and_kubernetes_log_in() {
             password: secret(password),
         })
     };
-    let place = backend(Config { token: None, login: login("pa\"ss\\word"), ..vault.config() });
+    let place = backend(Config { login: login("pa\"ss\\word"), ..vault.config() });
     sign(&*open(&place, "release").await.unwrap()).await.unwrap();
-    let error = backend(Config { token: None, login: login("hunter2"), ..vault.config() }).health().await.unwrap_err();
+    let error = backend(Config { login: login("hunter2"), ..vault.config() }).health().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     assert!(error.what().contains("login") && !error.to_string().contains("hunter2"), "{error:?}");
 
@@ -141,7 +154,7 @@ async fn userpass_and_kubernetes_log_in() {
     })
     .await;
     vault.must("POST", "sys/auth/kubernetes", json!({ "type": "kubernetes" })).await;
-    let config = json!({ "kubernetes_host": format!("http://{}", cluster.address()), "token_reviewer_jwt": jwt(), "disable_iss_validation": true });
+    let config = json!({ "kubernetes_host": format!("http://{}", cluster.address()), "token_reviewer_jwt": jwt(), "disable_local_ca_jwt": true });
     vault.must("POST", "auth/kubernetes/config", config).await;
     vault
         .must(
@@ -156,7 +169,7 @@ async fn userpass_and_kubernetes_log_in() {
     let file = vault.folder().join("jwt");
     private_file(&file, &jwt());
     let login = Login::Kubernetes { mount: None, role: "signerd".into(), token_file: Some(file) };
-    let place = backend(Config { token: None, login: Some(login), ..vault.config() });
+    let place = backend(Config { login: Some(login), ..vault.config() });
     sign(&*open(&place, "release").await.unwrap()).await.unwrap();
     assert!(!cluster.seen().is_empty(), "nobody asked Kubernetes");
 }
@@ -189,8 +202,9 @@ async fn a_refused_login_is_not_tried_again_until_its_secret_changes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     private_file(&file, "wrong");
-    let login = Login::Userpass { mount: None, username: "alice".into(), password: secret_file(file.clone()) };
-    let config = Config { login: Some(login), token: None, ..to(&server) };
+    let login =
+        Login::Userpass { mount: None, username: "alice".into(), password: secret_file(file.clone()) };
+    let config = Config { login: Some(login), ..to(&server) };
     let place = Arc::new(backend(config));
     let tries = (0..8).map(|_| {
         let place = place.clone();

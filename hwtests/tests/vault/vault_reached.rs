@@ -48,10 +48,14 @@ type Pair = (PathBuf, PathBuf);
 /// A test CA, and two certificates of it for `localhost`: a good one, and one that has expired.
 fn certificates(folder: &Path) -> (PathBuf, Pair, Pair) {
     let openssl = |arguments: &[&str]| {
-        programs::must(Command::new(programs::system("openssl", "openssl")).current_dir(folder).args(arguments))
+        programs::must(
+            Command::new(programs::system("openssl", "openssl")).current_dir(folder).args(arguments),
+        )
     };
     let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    openssl(&[&new[..], &["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "30"]].concat());
+    openssl(
+        &[&new[..], &["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "30"]].concat(),
+    );
     std::fs::write(folder.join("ext"), "subjectAltName=DNS:localhost\n").unwrap();
     std::fs::write(folder.join("index"), "").unwrap();
     std::fs::write(
@@ -65,8 +69,26 @@ fn certificates(folder: &Path) -> (PathBuf, Pair, Pair) {
         let request = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
         openssl(&[&request[..], &["-keyout", &key, "-out", &csr, "-subj", "/CN=localhost"]].concat());
         openssl(&[
-            "ca", "-config", "ca.conf", "-batch", "-notext", "-rand_serial", "-cert", "ca.pem", "-keyfile", "ca.key",
-            "-extfile", "ext", "-startdate", start, "-enddate", end, "-in", &csr, "-out", &pem,
+            "ca",
+            "-config",
+            "ca.conf",
+            "-batch",
+            "-notext",
+            "-rand_serial",
+            "-cert",
+            "ca.pem",
+            "-keyfile",
+            "ca.key",
+            "-extfile",
+            "ext",
+            "-startdate",
+            start,
+            "-enddate",
+            end,
+            "-in",
+            &csr,
+            "-out",
+            &pem,
         ]);
         (folder.join(pem), folder.join(key))
     };

@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hwtests::{
-    engines::{Engine, Vault, secret},
+    engines::{Engine, Vault, secret, token},
     openssl::openssl_verifies,
     programs,
 };
@@ -23,8 +23,8 @@ async fn a_missing_permission_is_named_with_its_path_and_capability() {
     make(&admin, "release", KeyType::EcdsaP256).await.unwrap();
     make(&admin, "other", KeyType::EcdsaP256).await.unwrap();
     vault.policy("narrow", "path \"transit/keys/*\" { capabilities = [\"read\"] }\npath \"transit/sign/release\" { capabilities = [\"update\"] }").await;
-    let token = vault.token(json!({ "policies": ["narrow"] })).await;
-    let narrow = backend(Config { token: Some(secret(&token)), ..vault.config() });
+    let made = vault.token(json!({ "policies": ["narrow"] })).await;
+    let narrow = backend(Config { login: token(secret(&made)), ..vault.config() });
     sign(&*open(&narrow, "release").await.unwrap()).await.unwrap();
     narrow.health().await.unwrap();
     let error = sign(&*open(&narrow, "other").await.unwrap()).await.unwrap_err();
@@ -47,16 +47,16 @@ async fn the_policy_in_the_manual_is_enough() {
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
     vault.policy("signing", signing).await;
     vault.policy("managing", managing).await;
-    let token = vault.token(json!({ "policies": ["signing"] })).await;
-    let signer = backend(Config { token: Some(secret(&token)), ..vault.config() });
+    let made = vault.token(json!({ "policies": ["signing"] })).await;
+    let signer = backend(Config { login: token(secret(&made)), ..vault.config() });
     let key = open(&signer, "release").await.unwrap();
     sign(&*key).await.unwrap();
     key.health().await.unwrap();
     signer.health().await.unwrap();
     assert_eq!(make(&signer, "new", KeyType::EcdsaP256).await.unwrap_err().kind(), ErrorKind::Denied);
 
-    let token = vault.token(json!({ "policies": ["signing", "managing"] })).await;
-    let manager = backend(Config { token: Some(secret(&token)), ..vault.config() });
+    let made = vault.token(json!({ "policies": ["signing", "managing"] })).await;
+    let manager = backend(Config { login: token(secret(&made)), ..vault.config() });
     make(&manager, "new", KeyType::EcdsaP256).await.unwrap();
     manager.rotate().unwrap().rotate(&KeyName::label("new").unwrap()).await.unwrap();
     sign(&*open(&manager, "new@1").await.unwrap()).await.unwrap();
@@ -139,7 +139,10 @@ async fn keys_that_do_not_sign_are_not_there() {
     for name in ["secrets", "derived"] {
         let error = open(&place, name).await.map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
-        assert_eq!(make(&place, name, KeyType::EcdsaP256).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            make(&place, name, KeyType::EcdsaP256).await.unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
     }
     let listed = place.list(Default::default()).await.unwrap().keys;
     assert_eq!(listed.len(), 1);
@@ -152,13 +155,21 @@ async fn a_quota_is_waited_out_within_the_deadline() {
     let place = backend(vault.config());
     make(&place, "release", KeyType::EcdsaP256).await.unwrap();
     let signer = open(&place, "release").await.unwrap();
-    vault.must("POST", "sys/quotas/rate-limit/tight", json!({ "rate": 4, "interval": "1s", "path": "transit" })).await;
+    vault
+        .must(
+            "POST",
+            "sys/quotas/rate-limit/tight",
+            json!({ "rate": 4, "interval": "1s", "path": "transit" }),
+        )
+        .await;
     let start = Instant::now();
     for _ in 0..10 {
         sign(&*signer).await.unwrap();
     }
     assert!(start.elapsed() > Duration::from_secs(1), "the quota does not hold: {:?}", start.elapsed());
-    let soon = |signer: &Arc<dyn Signer>| request(&**signer).deadline(Some(Instant::now() + Duration::from_millis(100)));
+    let soon = |signer: &Arc<dyn Signer>| {
+        request(&**signer).deadline(Some(Instant::now() + Duration::from_millis(100)))
+    };
     let mut errors = Vec::new();
     for _ in 0..10 {
         errors.extend(signer.sign(soon(&signer)).await.err());
@@ -176,7 +187,11 @@ async fn a_sealed_server_is_gone_and_comes_back() {
     make(&place, "release", KeyType::EcdsaP256).await.unwrap();
     let signer = open(&place, "release").await.unwrap();
     vault.seal().await;
-    for error in [sign(&*signer).await.unwrap_err(), place.health().await.unwrap_err(), place.describe().await.unwrap_err()] {
+    for error in [
+        sign(&*signer).await.unwrap_err(),
+        place.health().await.unwrap_err(),
+        place.describe().await.unwrap_err(),
+    ] {
         assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error:?}");
         assert!(error.what().contains("sealed"), "{error:?}");
     }
@@ -215,7 +230,11 @@ async fn vault_itself_and_openssl_accept_every_signature() {
         let signer = open(&place, key_type.name()).await.unwrap();
         for algorithm in key.algorithms.iter().copied() {
             let signature = signer.sign(SignRequest::message(algorithm, &message[..])).await.unwrap();
-            assert_eq!(openssl_verifies(folder.path(), &key, algorithm, signature.as_bytes()), Some(true), "{algorithm}");
+            assert_eq!(
+                openssl_verifies(folder.path(), &key, algorithm, signature.as_bytes()),
+                Some(true),
+                "{algorithm}"
+            );
             let mut body = json!({
                 "input": STANDARD.encode(message),
                 "signature": format!("vault:v1:{}", STANDARD.encode(signature.as_bytes())),
@@ -224,7 +243,8 @@ async fn vault_itself_and_openssl_accept_every_signature() {
                 body["hash_algorithm"] = json!(hash.name().replace("sha", "sha2-"));
                 let scheme = algorithm.name();
                 if scheme.starts_with("rsa") {
-                    body["signature_algorithm"] = json!(if scheme.contains("pss") { "pss" } else { "pkcs1v15" });
+                    body["signature_algorithm"] =
+                        json!(if scheme.contains("pss") { "pss" } else { "pkcs1v15" });
                     body["salt_length"] = json!("hash");
                 }
             }
