@@ -239,17 +239,20 @@ pub(crate) fn of_lie(what: impl Into<String>) -> Error {
 /// No answer at all.
 fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
     let mut cause = Some(error);
+    // Where nothing says that there was no connection, the request may have arrived.
+    let mut connecting = false;
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
             return Fault { error: of_credentials(error), again: Again::No };
+        }
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            connecting = error.is_connect();
         }
         cause = error.source();
     }
     let said = innermost(error);
     let lower = said.to_ascii_lowercase();
     let certificate = lower.contains("certificate") || lower.contains("unknownissuer");
-    let connecting = certificate
-        || ["refused", "dns", "connect", "unreachable", "resolve"].iter().any(|w| lower.contains(w));
     let mut error = Error::new(
         ErrorKind::DeviceGone,
         if certificate {
@@ -351,7 +354,13 @@ mod tests {
             (400, "KMSInvalidStateException", "k is disabled.", ErrorKind::Denied, Again::No),
             (400, "KMSInvalidStateException", "k is Creating.", busy, Again::No),
             (400, "InvalidKeyUsageException", "", ErrorKind::Unsupported, Again::No),
-            (400, "InvalidSignatureException", "Signature expired: 1 is earlier", ErrorKind::Denied, Again::Soon),
+            (
+                400,
+                "InvalidSignatureException",
+                "Signature expired: 1 is earlier",
+                ErrorKind::Denied,
+                Again::Soon,
+            ),
             (400, "InvalidSignatureException", "does not match", ErrorKind::Denied, Again::No),
             (400, "UnrecognizedClientException", "", ErrorKind::Denied, Again::No),
             (403, "", "", ErrorKind::Denied, Again::No),

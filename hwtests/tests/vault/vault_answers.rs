@@ -11,9 +11,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hwtests::scripted::{Reply, Scripted};
 use serde_json::{Value, json};
-use signer_core::{Backend, Error, ErrorKind, KeyType};
+use signer_core::{Backend, Error, ErrorKind, KeyName, KeyType};
 
-use crate::support::{Config, backend, open, sign, to};
+use crate::support::{Config, backend, make, open, sign, to};
 
 /// A server that describes one key as Vault does, and answers signatures with `reply`.
 async fn signing(reply: Reply) -> (Scripted, Arc<AtomicUsize>) {
@@ -263,4 +263,26 @@ async fn ml_dsa_is_served_where_the_server_has_it() {
     let signer = open(&place, "pq").await.unwrap();
     assert_eq!(signer.info().public_key.key_type(), KeyType::MlDsa65);
     sign(&*signer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_is_lost_is_made_once_and_called_uncertain() {
+    for reply in [Reply::Cut, Reply::Silence, errors(500, "storage"), Reply::new(504, "gateway")] {
+        let what = format!("{reply:?}");
+        let server = Scripted::start(move |_, asked| match (asked.method.as_str(), asked.path.as_str()) {
+            (_, "/v1/auth/token/lookup-self") => Reply::new(200, r#"{"data":{"ttl":0}}"#),
+            ("GET", "/v1/transit/keys/new") => Reply::new(404, r#"{"errors":[]}"#),
+            ("GET", "/v1/transit/keys/release") => Reply::new(200, describe(&[1; 32])),
+            _ => reply.clone(),
+        })
+        .await;
+        let place = backend(to(&server));
+        let rotated = place.rotate().unwrap().rotate(&KeyName::label("release").unwrap()).await;
+        let error = rotated.unwrap_err();
+        assert!(error.is_uncertain() && !error.is_retryable(), "{what}: {error:?}");
+        let error = make(&place, "new", KeyType::Ed25519).await.unwrap_err();
+        assert!(error.is_uncertain(), "{what}: {error:?}");
+        let changes = server.seen().iter().filter(|a| a.method == "POST").count();
+        assert_eq!(changes, 2, "{what}");
+    }
 }
