@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use signer_contract::{PinSetup, Profile};
 use signer_core::{Ability, Backend, BoxFuture, Result};
 
+mod aws;
 mod azure;
 mod google;
 mod kryoptic;
@@ -12,13 +13,16 @@ mod piv;
 mod pkcs11;
 mod softhsm;
 mod software;
+mod vault;
 
+pub use aws::{AwsFace, MiniStack};
 pub use azure::Azure;
 pub use google::Google;
 pub use kryoptic::Kryoptic;
 pub use piv::{DEFAULT_MANAGEMENT_KEY, DEFAULT_PIN, Piv};
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
+pub use vault::{Vault, secret, secret_file, token};
 
 /// A real place for keys that a backend talks to.
 pub trait Engine: Send + Sync {

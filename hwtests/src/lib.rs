@@ -8,8 +8,11 @@ pub mod engines;
 pub mod fixture;
 pub mod http2;
 pub mod load;
+pub mod openssl;
 pub mod process;
 pub mod programs;
+pub mod proxy;
+pub mod scripted;
 
 use std::time::{Duration, Instant};
 

@@ -77,6 +77,18 @@ pub fn ykman() -> PathBuf {
     PATH.get_or_init(|| engine("ykman.sh")).clone()
 }
 
+/// HashiCorp Vault for tests, built once into the user's cache.
+pub fn vault() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("vault.sh")).clone()
+}
+
+/// ministack, which serves AWS's API on this machine, installed once into the user's cache.
+pub fn ministack() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("ministack.sh")).clone()
+}
+
 /// What a script of `hwtests/engines` prints.
 fn engine(script: &str) -> PathBuf {
     let script = source("hwtests/engines").join(script);

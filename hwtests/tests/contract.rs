@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Azure, Google, Kryoptic, Piv, SoftHsm, Software},
+    engines::{AwsFace, Azure, Google, Kryoptic, MiniStack, Piv, SoftHsm, Software, Vault},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -17,6 +17,9 @@ contract_tests!(azure_direct, || Direct::new(Azure::start()));
 
 contract_tests!(piv_driver, || Direct::new(Piv::start()));
 contract_tests!(piv_daemon, || ThroughDaemon::new(Piv::start()));
+contract_tests!(vault_direct, || Direct::new(Vault::start()));
+contract_tests!(aws_face_direct, || Direct::new(AwsFace::start()));
+contract_tests!(ministack_direct, || Direct::new(MiniStack::start()));
 
 /// The checks of PINs once more, where the device's own logins are counted.
 mod softhsm_counted {

@@ -10,43 +10,13 @@ use std::{
 use hwtests::{
     daemon::Daemon,
     engines::{Engine, Kryoptic, SoftHsm, Software},
+    openssl::openssl_verifies,
     programs,
 };
 use signer_contract::PinSetup;
-use signer_core::{HashAlgorithm, Input, KeyInfo, KeyType, SignatureAlgorithm};
+use signer_core::{Input, KeyType};
 
 const MESSAGE: &[u8] = b"what openssl reads\n";
-
-/// What openssl says of a bare signature; `None` where it does not know the algorithm.
-fn openssl_verifies(
-    folder: &Path,
-    key: &KeyInfo,
-    algorithm: SignatureAlgorithm,
-    signature: &[u8],
-) -> Option<bool> {
-    let (pem, file, sig) = (folder.join("key.pem"), folder.join("message"), folder.join("signature"));
-    std::fs::write(&pem, key.public_key.to_pem()).unwrap();
-    std::fs::write(&sig, signature).unwrap();
-    let mut command = Command::new(programs::system("openssl", "openssl"));
-    let hash = |h: HashAlgorithm| format!("-{h}");
-    match algorithm {
-        SignatureAlgorithm::Ecdsa(h) | SignatureAlgorithm::RsaPkcs1(h) => {
-            command.arg("dgst").arg(hash(h)).arg("-verify").arg(pem).arg("-signature").arg(sig).arg(file);
-        }
-        SignatureAlgorithm::RsaPss(h) => {
-            command.arg("dgst").arg(hash(h)).args(["-sigopt", "rsa_padding_mode:pss"]);
-            command.args(["-sigopt", "rsa_pss_saltlen:digest"]);
-            command.arg("-verify").arg(pem).arg("-signature").arg(sig).arg(file);
-        }
-        SignatureAlgorithm::Ed25519 => {
-            command.args(["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey"]).arg(pem);
-            command.arg("-in").arg(file).arg("-sigfile").arg(sig);
-        }
-        // OpenSSL 3.0, which Debian 12 has, knows neither; 3.5 does, but under other commands for each.
-        _ => return None,
-    }
-    Some(programs::output(&mut command).status.success())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_verifies_every_algorithm_that_it_knows() {
