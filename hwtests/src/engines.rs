@@ -9,10 +9,12 @@ mod kryoptic;
 mod pkcs11;
 mod softhsm;
 mod software;
+mod swtpm;
 
 pub use kryoptic::Kryoptic;
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
+pub use swtpm::SwTpm;
 
 /// A real place for keys that a backend talks to.
 pub trait Engine: Send + Sync {

@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{Kryoptic, SoftHsm, Software},
+    engines::{Kryoptic, SoftHsm, Software, SwTpm},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -12,6 +12,9 @@ contract_tests!(softhsm_driver, || Direct::new(SoftHsm::start()));
 contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
+contract_tests!(tpm_driver, || Direct::new(SwTpm::start()));
+contract_tests!(tpm_daemon, || ThroughDaemon::new(SwTpm::start()));
+contract_tests!(tpm_managed, || Direct::new(SwTpm::managed()));
 
 /// The checks of PINs once more, where the device's own logins are counted.
 mod softhsm_counted {
