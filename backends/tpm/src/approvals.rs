@@ -36,12 +36,11 @@ pub(crate) fn find(
             continue;
         };
         let signed = Input::Digest(Digest::of(HashAlgorithm::Sha256, policy));
-        match authority.verify(algorithm(authority), &signed, &signature) {
-            Ok(()) => return for_tpm(authority, signature),
-            Err(e) => {
-                tracing::warn!(path = %signature_path.display(), error = %e, "an approval is not the authority's")
-            }
+        if let Err(e) = authority.verify(algorithm(authority), &signed, &signature) {
+            tracing::warn!(path = %signature_path.display(), error = %e, "an approval is not the authority's");
+            continue;
         }
+        return for_tpm(authority, signature);
     }
     None
 }

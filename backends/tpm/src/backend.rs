@@ -164,7 +164,7 @@ impl TpmBackend {
         last
     }
 
-    async fn unlock_now(&self, request: &UnlockRequest) -> Result<()> {
+    fn unlock_now(&self, request: &UnlockRequest) -> Result<()> {
         if let Some(known) = login::known(&self.device, &request.pin) {
             return known.map_err(|e| self.device.about(e));
         }
@@ -287,7 +287,7 @@ impl Backend for TpmBackend {
 
 impl Unlock for TpmBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.unlock_now(&request).await })
+        Box::pin(async move { self.unlock_now(&request) })
     }
 }
 

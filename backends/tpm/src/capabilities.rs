@@ -4,7 +4,7 @@ use signer_core::{KeyType, SignatureAlgorithm};
 use tss_esapi::{
     Context,
     constants::{AlgorithmIdentifier, CapabilityType},
-    structures::CapabilityData,
+    structures::{CapabilityData, TaggedProperty},
 };
 
 use crate::{
@@ -87,11 +87,10 @@ impl Capabilities {
 pub(crate) fn read(context: &mut Context, tag: u32) -> Result<Option<u32>, Fault> {
     match context.get_capability(CapabilityType::TpmProperties, tag, 1) {
         Ok((CapabilityData::TpmProperties(list), _)) => {
-            Ok(list.iter().find(|p| u32::from(p.property()) == tag).map(|p| p.value()))
+            Ok(list.iter().find(|p| u32::from(p.property()) == tag).map(TaggedProperty::value))
         }
-        Ok(_) => Ok(None),
-        // It has not got this one and answered with the next, which the crate does not know.
-        Err(tss_esapi::Error::WrapperError(_)) => Ok(None),
+        // It has not got this one, and answered with the next, which the crate may not know.
+        Ok(_) | Err(tss_esapi::Error::WrapperError(_)) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }

@@ -45,7 +45,7 @@ impl Key {
         .await
     }
 
-    async fn health_now(&self) -> Result<()> {
+    fn health_now(&self) -> Result<()> {
         let material = self.material()?;
         self.device.with(|c| c.prove(&material)).map_err(|e| self.device.about(e))
     }
@@ -81,6 +81,6 @@ impl Signer for Key {
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.health_now().await.map_err(|e| e.key(&self.info.name)) })
+        Box::pin(async move { self.health_now().map_err(|e| e.key(&self.info.name)) })
     }
 }

@@ -135,12 +135,15 @@ impl KeyFile {
             _ if key.empty_auth == Some(true) => PinPolicy::Never,
             _ => PinPolicy::Once,
         };
-        let authority = match text[stop..].contains("-----BEGIN PUBLIC KEY-----") {
-            true => Some(PublicKey::from_pem(&text[stop..])?),
-            false => None,
+        let authority = if text[stop..].contains("-----BEGIN PUBLIC KEY-----") {
+            Some(PublicKey::from_pem(&text[stop..])?)
+        } else {
+            None
         };
         let policy = match key.policy {
-            Some(commands) if !commands.is_empty() => Some(Policy::from_commands(&commands, authority)?),
+            Some(commands) if !commands.is_empty() => {
+                Some(Policy::from_commands(&commands, authority.as_ref())?)
+            }
             _ => None,
         };
         Ok(Self {

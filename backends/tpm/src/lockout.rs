@@ -87,8 +87,7 @@ mod tests {
 
     #[test]
     fn the_last_try_is_kept_and_the_recovery_told() {
-        let lockout =
-            |failed, locked| Lockout { failed, most: 3, locked, interval: Duration::from_secs(7200) };
+        let lockout = |failed, locked| Lockout { failed, most: 3, locked, interval: Duration::from_hours(2) };
         assert!(lockout(1, false).allow(false).is_ok());
         let error = lockout(2, false).allow(false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked);

@@ -98,7 +98,7 @@ impl Policy {
     }
 
     /// Reads a policy back. `Unsupported` for one that is not of our forms.
-    pub(crate) fn from_commands(commands: &[PolicyCommand], authority: Option<PublicKey>) -> Result<Self> {
+    pub(crate) fn from_commands(commands: &[PolicyCommand], authority: Option<&PublicKey>) -> Result<Self> {
         let unknown = || {
             Error::unsupported("use a key with such a policy", "signerd")
                 .next("known are PolicyPCR, PolicyOR with PolicyAuthorize, and PolicyAuthValue, with SHA-256")
@@ -117,7 +117,7 @@ impl Policy {
                 }
                 POLICY_OR if at == 1 => {
                     let pcrs = policy.pcrs.as_mut().ok_or_else(unknown)?;
-                    pcrs.authority = authority.clone();
+                    pcrs.authority = authority.cloned();
                     let branches = pcrs.branches()?.ok_or_else(unknown)?;
                     if or_bytes(&branches) != parameters {
                         return Err(unknown());
@@ -227,13 +227,13 @@ mod tests {
                 };
                 let policy = Policy::new(pcrs, pin);
                 let commands = policy.commands().unwrap();
-                let back = Policy::from_commands(&commands, authority.clone()).unwrap();
+                let back = Policy::from_commands(&commands, authority.as_ref()).unwrap();
                 assert_eq!(back, policy);
                 if authority.is_some() {
                     assert!(Policy::from_commands(&commands, None).is_err());
-                    assert!(Policy::from_commands(&commands, Some(self::authority())).is_err());
+                    assert!(Policy::from_commands(&commands, Some(&self::authority())).is_err());
                 }
-                assert!(Policy::from_commands(&commands[1..], authority.clone()).is_err() || pin);
+                assert!(Policy::from_commands(&commands[1..], authority.as_ref()).is_err() || pin);
             }
         }
     }

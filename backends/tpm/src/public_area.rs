@@ -136,7 +136,7 @@ impl Wanted {
                 .with_object_attributes(attributes.build()?)
                 .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
                 .with_auth_policy(Digest::try_from(self.policy.clone())?);
-            let key = self.imported.as_ref().map(|k| k.key_bytes());
+            let key = self.imported.as_ref().map(PublicKey::key_bytes);
             unique(builder, self.shape, key)?.build()
         };
         build().map_err(|e| Error::internal("the template of a key cannot be made").vendor(e))

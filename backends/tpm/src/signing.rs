@@ -8,7 +8,7 @@ use tss_esapi::{
         Data, HashScheme, HashcheckTicket, PublicKeyRsa, RsaDecryptionScheme, Signature as TpmSignature,
         SignatureScheme,
     },
-    tss2_esys::TPMT_TK_HASHCHECK,
+    tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
 };
 
 use crate::{
@@ -131,6 +131,6 @@ fn no_ticket() -> tss_esapi::Result<HashcheckTicket> {
     HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
         tag: StructureTag::Hashcheck.into(),
         hierarchy: TPM2_RH_NULL,
-        digest: Default::default(),
+        digest: TPM2B_DIGEST::default(),
     })
 }

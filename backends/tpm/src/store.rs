@@ -211,8 +211,10 @@ pub(crate) fn stem(label: &str) -> String {
 
 fn open_file(path: &Path) -> Result<Option<File>> {
     // Not to be held up by a pipe that somebody put there.
-    let options =
-        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path);
+    let options = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
     match options {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == Io::NotFound => Ok(None),
