@@ -13,6 +13,7 @@ mod piv;
 mod pkcs11;
 mod softhsm;
 mod software;
+mod swtpm;
 mod vault;
 
 pub use aws::{AwsFace, MiniStack};
@@ -22,6 +23,7 @@ pub use kryoptic::Kryoptic;
 pub use piv::{DEFAULT_MANAGEMENT_KEY, DEFAULT_PIN, Piv};
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
+pub use swtpm::SwTpm;
 pub use vault::{Vault, secret, secret_file, token};
 
 /// A real place for keys that a backend talks to.

@@ -1,7 +1,7 @@
 //! The contract over every engine, without a daemon and through one.
 
 use hwtests::{
-    engines::{AwsFace, Azure, Google, Kryoptic, MiniStack, Piv, SoftHsm, Software, Vault},
+    engines::{AwsFace, Azure, Google, Kryoptic, MiniStack, Piv, SoftHsm, Software, SwTpm, Vault},
     fixture::{Direct, ThroughDaemon},
 };
 use signer_contract::contract_tests;
@@ -20,6 +20,9 @@ contract_tests!(piv_daemon, || ThroughDaemon::new(Piv::start()));
 contract_tests!(vault_direct, || Direct::new(Vault::start()));
 contract_tests!(aws_face_direct, || Direct::new(AwsFace::start()));
 contract_tests!(ministack_direct, || Direct::new(MiniStack::start()));
+contract_tests!(tpm_driver, || Direct::new(SwTpm::start()));
+contract_tests!(tpm_daemon, || ThroughDaemon::new(SwTpm::start()));
+contract_tests!(tpm_managed, || Direct::new(SwTpm::managed()));
 
 /// The checks of PINs once more, where the device's own logins are counted.
 mod softhsm_counted {
