@@ -8,6 +8,7 @@ pub mod engines;
 pub mod fixture;
 pub mod http2;
 pub mod load;
+pub mod log;
 pub mod openssl;
 pub mod process;
 pub mod programs;

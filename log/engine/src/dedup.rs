@@ -1,0 +1,279 @@
+//! Which entries are in the log already.
+//!
+//! What is new lies in memory, all else in SQLite: half of each entry's identity, and its index. The file is made from the
+//! log and can be made again: it is behind the log by up to a second, and a start reads the entries that it misses. A find
+//! in the file counts only when the entry at that index really is the same.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use signer_core::{Error, Result};
+use tokio::sync::oneshot;
+
+use crate::{
+    format::Format,
+    storage::{Objects, Storage, read_entry_tile},
+    tile::{TileId, WIDTH},
+    tree::Hash,
+};
+
+/// How much of an identity is stored.
+const STORED: usize = 16;
+/// How many entries go into the file at once, and how long they wait for each other.
+const FLUSH_ENTRIES: usize = 4096;
+const FLUSH_AFTER: Duration = Duration::from_millis(500);
+
+/// Where an entry is, or will be.
+pub(crate) enum Place {
+    /// Nowhere: the caller has it now, and must end with [`Dedup::published`] or [`Dedup::failed`].
+    New,
+    /// On its way in.
+    Coming(oneshot::Receiver<Result<u64>>),
+    /// In the log.
+    Published(u64),
+}
+
+/// The index of a log's entries by their identity.
+pub(crate) struct Dedup {
+    memory: Arc<Mutex<Memory>>,
+    reader: Option<Mutex<Connection>>,
+    to_file: Option<SyncSender<Vec<(Hash, u64)>>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Memory {
+    coming: HashMap<Hash, Vec<oneshot::Sender<Result<u64>>>>,
+    recent: HashMap<Hash, u64>,
+}
+
+impl Dedup {
+    /// Opens the file beside the log and brings it up to the log's size. Without a folder, what a start finds is not known.
+    pub(crate) fn open(storage: &dyn Storage, format: Format, size: u64) -> Result<Self> {
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let Some(folder) = storage.state_folder() else {
+            return Ok(Self { memory, reader: None, to_file: None, writer: None });
+        };
+        let path = folder.join("entries.sqlite");
+        let known = match connect(&path).and_then(|c| Ok((indexed(&c)?, c))) {
+            Ok((indexed, connection)) if indexed <= size => Some((indexed, connection)),
+            _ => None,
+        };
+        let (indexed, mut connection) = match known {
+            Some(known) => known,
+            None => {
+                // Damaged, or of a log that was longer once: it is only an index.
+                tracing::warn!("the index {} is made anew", path.display());
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = std::fs::remove_file(folder.join(format!("entries.sqlite{suffix}")));
+                }
+                let connection = connect(&path).map_err(|e| failed(&e))?;
+                (0, connection)
+            }
+        };
+        catch_up(&mut connection, storage, format, indexed, size)?;
+        let reader = Mutex::new(connect(&path).map_err(|e| failed(&e))?);
+        let (to_file, entries) = sync_channel(64);
+        let shared = memory.clone();
+        let writer = std::thread::Builder::new()
+            .name("log-index".into())
+            .spawn(move || write_all(&mut connection, &entries, &shared))
+            .map_err(|e| Error::internal("a thread cannot be started").vendor(e))?;
+        Ok(Self { memory, reader: Some(reader), to_file: Some(to_file), writer: Some(writer) })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+
+    /// Looks an entry up, and takes it if it is new.
+    pub(crate) fn take(&self, identity: &Hash, storage: &dyn Objects, format: Format) -> Result<Place> {
+        {
+            let mut memory = self.memory();
+            if let Some(index) = memory.recent.get(identity) {
+                return Ok(Place::Published(*index));
+            }
+            if let Some(waiting) = memory.coming.get_mut(identity) {
+                let (tell, told) = oneshot::channel();
+                waiting.push(tell);
+                return Ok(Place::Coming(told));
+            }
+            memory.coming.insert(*identity, Vec::new());
+        }
+        // Entries leave the memory only after they are in the file: one that was not in the memory is found now or never.
+        match self.in_file(identity, storage, format) {
+            Ok(None) => Ok(Place::New),
+            Ok(Some(index)) => {
+                let waiting = self.memory().coming.remove(identity);
+                waiting.into_iter().flatten().for_each(|tell| drop(tell.send(Ok(index))));
+                Ok(Place::Published(index))
+            }
+            Err(e) => {
+                self.failed(std::slice::from_ref(identity), &e);
+                Err(e)
+            }
+        }
+    }
+
+    fn in_file(&self, identity: &Hash, storage: &dyn Objects, format: Format) -> Result<Option<u64>> {
+        let Some(reader) = &self.reader else { return Ok(None) };
+        let index: Option<i64> = lock(reader)
+            .prepare_cached("SELECT at FROM entries WHERE identity = ?1")
+            .and_then(|mut query| query.query_row([&identity[..STORED]], |row| row.get(0)).optional())
+            .map_err(|e| failed(&e))?;
+        let Some(index) = index.and_then(|i| u64::try_from(i).ok()) else { return Ok(None) };
+        let id = TileId::new(format.tile_kind(), index / WIDTH, index % WIDTH + 1)
+            .ok_or_else(|| Error::internal("the index of an entry makes no tile"))?;
+        let tile = read_entry_tile(storage, format, id)?;
+        let same = format.split_all(&tile)?.last().is_some_and(|entry| entry.identity() == *identity);
+        Ok(same.then_some(index))
+    }
+
+    /// Entries are in the log, from this index on.
+    pub(crate) fn published(&self, entries: Vec<(Hash, u64)>) {
+        {
+            let mut memory = self.memory();
+            for (identity, index) in &entries {
+                let waiting = memory.coming.remove(identity);
+                waiting.into_iter().flatten().for_each(|tell| drop(tell.send(Ok(*index))));
+                if self.to_file.is_some() {
+                    memory.recent.insert(*identity, *index);
+                }
+            }
+        }
+        // Waits when the file is far behind: memory does not grow without end.
+        if let Some(to_file) = &self.to_file {
+            let _ = to_file.send(entries);
+        }
+    }
+
+    /// Entries are not in the log.
+    pub(crate) fn failed(&self, identities: &[Hash], error: &Error) {
+        let mut memory = self.memory();
+        for identity in identities {
+            let waiting = memory.coming.remove(identity);
+            waiting.into_iter().flatten().for_each(|tell| drop(tell.send(Err(error.clone()))));
+        }
+    }
+}
+
+impl Drop for Dedup {
+    fn drop(&mut self) {
+        self.to_file = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(e: &rusqlite::Error) -> Error {
+    Error::internal("the index of the log's entries cannot be used")
+        .vendor(e)
+        .next("stop the log and delete .state/entries.sqlite*: it is made anew")
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // NORMAL: consistent after a power cut, and without waiting for the disk at each commit.
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384;
+         CREATE TABLE IF NOT EXISTS entries (identity BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL);
+         INSERT OR IGNORE INTO progress VALUES (1, 0);",
+    )?;
+    Ok(connection)
+}
+
+/// Up to which index the file knows the log.
+fn indexed(connection: &Connection) -> rusqlite::Result<u64> {
+    let size: i64 = connection.query_row("SELECT size FROM progress", [], |row| row.get(0))?;
+    Ok(size as u64)
+}
+
+fn catch_up(
+    connection: &mut Connection,
+    storage: &dyn Objects,
+    format: Format,
+    from: u64,
+    size: u64,
+) -> Result<()> {
+    let mut at = from;
+    while at < size {
+        let tile = at / WIDTH;
+        let width = (size - tile * WIDTH).min(WIDTH);
+        let id =
+            TileId::new(format.tile_kind(), tile, width).ok_or_else(|| Error::internal("no such tile"))?;
+        let bytes = read_entry_tile(storage, format, id)?;
+        let entries = format.split_all(&bytes)?;
+        let new = entries
+            .iter()
+            .enumerate()
+            .map(|(i, e)| (e.identity(), tile * WIDTH + i as u64))
+            .filter(|(_, i)| *i >= at);
+        let new: Vec<_> = new.collect();
+        insert(connection, &new).map_err(|e| failed(&e))?;
+        at = tile * WIDTH + width;
+    }
+    Ok(())
+}
+
+/// Puts entries in; the first of two with the same identity stays.
+fn insert(connection: &mut Connection, entries: &[(Hash, u64)]) -> rusqlite::Result<()> {
+    let Some(end) = entries.iter().map(|(_, index)| index + 1).max() else { return Ok(()) };
+    let transaction = connection.transaction()?;
+    {
+        let mut query = transaction.prepare_cached("INSERT OR IGNORE INTO entries VALUES (?1, ?2)")?;
+        // In the order of the tree: neighbours share pages.
+        let mut sorted: Vec<_> = entries.iter().collect();
+        sorted.sort_unstable();
+        for (identity, index) in sorted {
+            query.execute(params![&identity[..STORED], *index as i64])?;
+        }
+        transaction.execute("UPDATE progress SET size = ?1", [end as i64])?;
+    }
+    transaction.commit()
+}
+
+fn write_all(connection: &mut Connection, incoming: &Receiver<Vec<(Hash, u64)>>, memory: &Mutex<Memory>) {
+    let mut open = true;
+    while open {
+        let Ok(mut entries) = incoming.recv() else { return };
+        let until = Instant::now() + FLUSH_AFTER;
+        while entries.len() < FLUSH_ENTRIES {
+            match incoming.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(more) => entries.extend(more),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    open = false;
+                    break;
+                }
+            }
+        }
+        // A disk that is full now may have room later; until then what is new stays in memory.
+        while let Err(e) = insert(connection, &entries) {
+            tracing::warn!("the index of entries cannot be written: {e}");
+            if !open {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let mut memory = lock(memory);
+        for (identity, _) in &entries {
+            memory.recent.remove(identity);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The tile log engine: an append-only Merkle tree (RFC 6962) in the files that C2SP `tlog-tiles` and `static-ct-api`
+//! specify, with signed checkpoints (`signed-note`, `tlog-checkpoint`).
+//!
+//! A [`Log`] takes entries, makes them durable in groups, signs a checkpoint for each group and answers with proofs. The
+//! order of writes, on which everything rests, is argued in [`storage`]'s source. Keys are [`signer_core::Signer`]s,
+//! wherever they are. The engine knows nothing of HTTP, nor of what entries mean.
+
+mod check;
+mod checkpoint;
+mod dedup;
+mod format;
+mod frontier;
+mod log;
+mod note;
+mod sequencer;
+mod signing;
+pub mod storage;
+mod tile;
+mod tree;
+
+pub use check::{Findings, check};
+pub use checkpoint::Checkpoint;
+pub use format::{EntryRef, Format, MAX_ENTRY, TimestampedEntry, timestamped_entry};
+pub use frontier::StoredNodes;
+pub use log::{Appended, Build, FROZEN, Limits, Log, Published, Submitted, Ticket, prove_stored};
+pub use note::{MAX_NOTE, Note, NoteKey, NoteKind, digitally_signed};
+pub use sequencer::freeze;
+pub use signing::{CheckpointSigner, now_millis};
+pub use storage::{Entry, Folder, LocalStorage, Mirror, Mirrored, Objects, Storage, read_entry_tile};
+pub use tile::{TileId, TileKind, WIDTH, partial_tiles};
+pub use tree::{
+    Edge, Hash, Nodes, consistency_proof, empty_root, leaf_hash, node_hash, verify_consistency,
+    verify_inclusion,
+};

@@ -1,0 +1,230 @@
+//! What people type.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use signer_core::ErrorKind;
+
+use crate::{commands, place::Kind, serve::ServeOptions};
+
+/// The transparency logs: signatures (Rekor v2) and certificates (static-ct-api).
+#[derive(Debug, Parser)]
+#[command(name = "signer-log", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new, empty log.
+    Init(Init),
+    /// Serve a log.
+    Serve(Box<Serve>),
+    /// Read a whole log and prove it: every tile, every hash, every entry.
+    Check(Check),
+    /// Prove that an entry is in a log.
+    Prove(Prove),
+    /// Close a log for ever: its last checkpoint says that it is the last.
+    Freeze(Freeze),
+    /// Follow another log and keep a checked copy of it.
+    Mirror(Mirror),
+}
+
+/// Where the daemon is.
+#[derive(Debug, Args)]
+pub(crate) struct Daemon {
+    /// The daemon's socket.
+    #[arg(long, env = "SIGNERD_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder of the new log.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    /// What it is for.
+    #[arg(long)]
+    pub(crate) kind: Kind,
+    /// Its name, the first line of each checkpoint: the host name of its URL, without port and path.
+    #[arg(long)]
+    pub(crate) origin: String,
+    /// Its key, as the daemon knows it: backend/key.
+    #[arg(long)]
+    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The folder of the log.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    /// Where to answer HTTP and gRPC; may be given several times.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Where to give figures for Prometheus.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// The key, if the daemon knows it by another name now.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// How many entries may wait; more are refused with 503.
+    #[arg(long, value_name = "COUNT", default_value_t = 8192)]
+    pub(crate) max_waiting: usize,
+    /// How many requests a second one address may send; more are refused with 429.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) rate_limit: Option<u32>,
+    /// How many seconds a caller waits at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) timeout: u64,
+    /// Certificate log: the roots that it accepts, PEM; read again when the file changes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roots: Option<PathBuf>,
+    /// Certificate log: extended key usages, one of which a certificate must have; `Any` for all.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "CodeSigning")]
+    pub(crate) ext_key_usages: Vec<String>,
+    /// Signature log: what may have signed, by sigstore's names (PKIX_…); default as Rekor.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) algorithms: Vec<String>,
+    /// Signature log: take on no `dsseRequestV002`, the older form that sigstore-js sends.
+    #[arg(long)]
+    pub(crate) no_dsse: bool,
+    /// Signature log: what an entry gets that is in the log already.
+    #[arg(long, value_name = "HOW", default_value = "refuse")]
+    pub(crate) duplicates: Duplicates,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+/// What an entry gets that is in the log already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Duplicates {
+    /// 409 and its index, as Rekor does.
+    Refuse,
+    /// 201 and its proof: whoever lost the first answer gets it again.
+    Answer,
+}
+
+/// Which log: a folder says itself what it is, a URL has to be told.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The log: a folder, or the URL under which its checkpoint is.
+    #[arg(value_name = "DIR|URL")]
+    pub(crate) log: String,
+    /// The log's public key, PEM, or a verifier key (name+hash+base64).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Option<PathBuf>,
+    /// The log's name.
+    #[arg(long)]
+    pub(crate) origin: Option<String>,
+    /// What the log is for.
+    #[arg(long)]
+    pub(crate) kind: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How many to read at a time.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) threads: usize,
+    #[arg(long, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prove {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The index of the entry.
+    pub(crate) index: u64,
+    #[arg(long, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// How to say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Freeze {
+    /// The folder of the log; no server may be running on it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    /// The key, if the daemon knows it by another name now.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mirror {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The folder of the copy.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage: PathBuf,
+    /// Go on for ever, looking every so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) follow: Option<u64>,
+}
+
+impl Serve {
+    pub(crate) fn options(&self) -> ServeOptions {
+        ServeOptions {
+            listen: self.listen.clone(),
+            metrics: self.metrics_listen,
+            waiting: self.max_waiting.max(1),
+            rate: self.rate_limit,
+            patience: Duration::from_secs(self.timeout.max(1)),
+            roots: self.roots.clone(),
+            usages: self.ext_key_usages.clone(),
+            algorithms: self.algorithms.clone(),
+            dsse: !self.no_dsse,
+            answer_duplicates: self.duplicates == Duplicates::Answer,
+        }
+    }
+}
+
+/// Does what the command line says. Exit codes: 0 done, 1 failed or not proven, 2 wrong usage, 3 the daemon or a log cannot
+/// be reached, 4 denied.
+pub fn run(cli: Cli) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SIGNER_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("signer-log: the runtime cannot be started: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(commands::run(cli.command));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("signer-log: {e}");
+            ExitCode::from(match e.kind() {
+                ErrorKind::BadRequest | ErrorKind::Unsupported => 2,
+                ErrorKind::DeviceGone | ErrorKind::TimedOut | ErrorKind::Busy { .. } => 3,
+                ErrorKind::Denied => 4,
+                _ => 1,
+            })
+        }
+    }
+}

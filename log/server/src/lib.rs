@@ -1,0 +1,26 @@
+//! The transparency logs: a signature log with Rekor v2's API, and a certificate log with RFC 6962's submission and
+//! `static-ct-api`'s reading. Both are the tile log engine with rules around it; both have their keys behind the daemon.
+//!
+//! A library with a thin `main`, so that another program can run a log inside itself: [`serve`].
+
+mod certificate;
+mod cli;
+mod commands;
+mod fetch;
+mod http;
+mod limits;
+mod metrics;
+mod place;
+mod route;
+mod serve;
+mod signature;
+mod tiles;
+mod x509;
+
+pub use cli::{Cli, run};
+pub use place::{Description, Kind};
+pub use serve::{Running, ServeOptions, serve};
+
+/// For the fuzz targets: the parsers of foreign bytes, each called as the server calls it.
+#[cfg(fuzzing)]
+pub mod fuzz;
