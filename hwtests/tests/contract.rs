@@ -13,12 +13,16 @@ contract_tests!(softhsm_daemon, || ThroughDaemon::new(SoftHsm::start()));
 contract_tests!(kryoptic_driver, || Direct::new(Kryoptic::start()));
 contract_tests!(kryoptic_daemon, || ThroughDaemon::new(Kryoptic::start()));
 contract_tests!(google_direct, || Direct::new(Google::start()));
+contract_tests!(google_daemon, || ThroughDaemon::new(Google::start()));
 contract_tests!(azure_direct, || Direct::new(Azure::start()));
+contract_tests!(azure_daemon, || ThroughDaemon::new(Azure::start()));
 
 contract_tests!(piv_driver, || Direct::new(Piv::start()));
 contract_tests!(piv_daemon, || ThroughDaemon::new(Piv::start()));
 contract_tests!(vault_direct, || Direct::new(Vault::start()));
+contract_tests!(vault_daemon, || ThroughDaemon::new(Vault::start()));
 contract_tests!(aws_face_direct, || Direct::new(AwsFace::start()));
+contract_tests!(aws_face_daemon, || ThroughDaemon::new(AwsFace::start()));
 contract_tests!(ministack_direct, || Direct::new(MiniStack::start()));
 contract_tests!(tpm_driver, || Direct::new(SwTpm::start()));
 contract_tests!(tpm_daemon, || ThroughDaemon::new(SwTpm::start()));

@@ -70,12 +70,29 @@ fn describe(backend: &BackendConfig, config: &Config) -> String {
             let processes = if table.processes == 1 { "process" } else { "processes" };
             format!("{} in {} {processes} at most, {pin}", program.display(), table.processes)
         }
+        BackendKind::Vault(config) => {
+            let address = config.address.as_deref().unwrap_or("the address in VAULT_ADDR");
+            format!("the transit engine at {address}")
+        }
+        BackendKind::Aws(config) => {
+            let region = config.region.as_deref().unwrap_or("the region that the environment says");
+            format!("AWS KMS in {region}")
+        }
+        BackendKind::Google(config) => {
+            let ring = config.key_ring.as_deref().unwrap_or("keys by their address alone");
+            format!("Google Cloud KMS, {ring}")
+        }
+        BackendKind::Azure(config) => format!("the key vault {}", config.vault),
     }
 }
 
 /// What of it can be seen from here: programs and secrets. Devices are left alone.
 fn look(backend: &BackendConfig) -> Result<(), Error> {
     let secret = match &backend.kind {
+        // Services are left alone, as devices are.
+        BackendKind::Vault(_) | BackendKind::Aws(_) | BackendKind::Google(_) | BackendKind::Azure(_) => {
+            return Ok(());
+        }
         BackendKind::Software(table) => &table.passphrase,
         BackendKind::Driver(table) => {
             start::find_program(&table.program)?;

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
+use signer_aws_kms::AwsConfig;
+use signer_azure_key_vault::AzureConfig;
 use signer_core::{BackendName, KeyRef};
+use signer_google_kms::GoogleConfig;
+use signer_vault_transit::VaultConfig;
 
 use crate::grants::{AlgorithmSet, CallerPattern, Glob, Operations};
 
@@ -127,6 +131,14 @@ pub enum BackendKind {
     Software(SoftwareTable),
     /// A device in driver processes.
     Driver(DriverTable),
+    /// The transit engine of Vault or OpenBao.
+    Vault(Box<VaultConfig<SecretSource>>),
+    /// AWS KMS.
+    Aws(Box<AwsConfig>),
+    /// Google Cloud KMS.
+    Google(Box<GoogleConfig>),
+    /// Azure Key Vault or Managed HSM.
+    Azure(Box<AzureConfig>),
 }
 
 /// A `kind = "software"` table.
@@ -140,7 +152,7 @@ pub struct SoftwareTable {
     pub kdf: signer_software::Kdf,
 }
 
-/// A `kind = "pkcs11"` or `kind = "driver"` table.
+/// A table of a kind that runs in driver processes: `pkcs11`, `piv`, `tpm`, `driver`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriverTable {
     /// The kind as written.
@@ -250,6 +262,10 @@ impl BackendConfig {
         match &self.kind {
             BackendKind::Software(_) => "software",
             BackendKind::Driver(table) => &table.kind,
+            BackendKind::Vault(_) => "vault-transit",
+            BackendKind::Aws(_) => "aws-kms",
+            BackendKind::Google(_) => "google-kms",
+            BackendKind::Azure(_) => "azure-key-vault",
         }
     }
 }

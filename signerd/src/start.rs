@@ -5,9 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use signer_core::{Error, ErrorKind, Pin, Result};
+use signer_aws_kms::AwsBackend;
+use signer_azure_key_vault::AzureKeyVault;
+use signer_core::{Backend, Error, ErrorKind, Pin, Result};
 use signer_driver::{DriverBackend, DriverConfig, PinLoader};
+use signer_google_kms::GoogleKms;
 use signer_software::{SoftwareBackend, SoftwareConfig};
+use signer_vault_transit::{SecretLoader, VaultBackend};
 
 use crate::{
     compose::blocking,
@@ -30,7 +34,19 @@ pub(crate) async fn backend(config: &BackendConfig, settings: &Settings) -> Resu
             let driver = DriverBackend::start(driver_config(config, table, settings.queue)?).await?;
             Ok(Running::Up { backend: driver.clone(), driver: Some(driver) })
         }
+        BackendKind::Vault(table) => {
+            let loader = |source: SecretSource| -> SecretLoader { Arc::new(move || source.load()) };
+            Ok(remote(VaultBackend::new(config.name.as_str(), (**table).clone().map_secrets(loader))?))
+        }
+        BackendKind::Aws(table) => Ok(remote(AwsBackend::new(config.name.as_str(), (**table).clone())?)),
+        BackendKind::Google(table) => Ok(remote(GoogleKms::new(config.name.as_str(), (**table).clone())?)),
+        BackendKind::Azure(table) => Ok(remote(AzureKeyVault::new(config.name.as_str(), (**table).clone())?)),
     }
+}
+
+/// A service that is spoken to from here. It connects when it is first asked for something.
+fn remote(backend: impl Backend + 'static) -> Running {
+    Running::Up { backend: Arc::new(backend), driver: None }
 }
 
 /// Starts a software backend with the passphrase that somebody gave.
@@ -38,7 +54,7 @@ pub(crate) async fn software_with(config: &BackendConfig, passphrase: Pin) -> Re
     let config = config.clone();
     blocking(move || match &config.kind {
         BackendKind::Software(table) => software(&config, table, passphrase),
-        BackendKind::Driver(_) => Err(Error::internal("a driver has no passphrase")),
+        _ => Err(Error::internal("this backend has no passphrase")),
     })
     .await
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use signer_remote::Patience;
 
 /// Which vault, how it is reached, and who asks. No secret is in it: a client secret is in a file or in the environment.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct AzureConfig {
     /// The vault: `https://NAME.vault.azure.net`, `https://NAME.managedhsm.azure.net`, or the host alone.

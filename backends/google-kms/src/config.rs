@@ -13,7 +13,7 @@ use crate::name::Ring;
 
 /// Where the keys are and how the service is reached. Nothing in it is secret: credentials are a file, or what Google's
 /// clients find by themselves (Application Default Credentials).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct GoogleConfig {
     /// The project of the key ring.

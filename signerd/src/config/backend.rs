@@ -6,195 +6,352 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use signer_aws_kms::AwsConfig;
+use signer_azure_key_vault::AzureConfig;
 use signer_core::BackendName;
+use signer_google_kms::GoogleConfig;
 use signer_software::Kdf;
-use toml::Spanned;
+use signer_vault_transit::VaultConfig;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
 
 use super::{BackendConfig, BackendKind, DriverTable, SecretSource, SoftwareTable, file::Reader};
 
-/// Every setting of every kind. Each kind takes its own out; what is left over is an error at its place.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BackendTable {
-    name: Spanned<String>,
-    kind: Spanned<String>,
-    queue: Option<Spanned<u32>>,
-    directory: Option<Spanned<PathBuf>>,
-    passphrase: Option<Spanned<SecretSource>>,
-    kdf: Option<Spanned<Kdf>>,
-    module: Option<Spanned<PathBuf>>,
-    token: Option<Spanned<String>>,
-    serial: Option<Spanned<String>>,
-    read_only: Option<Spanned<bool>>,
-    pin: Option<Spanned<SecretSource>>,
-    environment: Option<Spanned<BTreeMap<String, String>>>,
-    processes: Option<Spanned<u32>>,
-    threads: Option<Spanned<u32>>,
-    spin: Option<Spanned<bool>>,
-    program: Option<Spanned<PathBuf>>,
-    arguments: Option<Spanned<Vec<String>>>,
-    options: Option<Spanned<toml::Table>>,
+/// A `[[backend]]` table as it was written. What is taken out is known; the rest is for the kind, which refuses what it
+/// does not know.
+pub(super) struct BackendTable<'t> {
+    rest: DeTable<'t>,
+    /// Where the table is.
+    span: Range<usize>,
 }
 
-impl BackendTable {
+impl<'t> BackendTable<'t> {
+    /// `None`, with a fault, for what is no table.
+    pub(super) fn new(value: Spanned<DeValue<'t>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let span = value.span();
+        if let DeValue::Table(rest) = value.into_inner() {
+            return Some(Self { rest, span });
+        }
+        reader.fault(span, "a backend is a table: [[backend]]");
+        None
+    }
+
     /// The backend, and where its name is.
     pub(super) fn into_config(
         mut self,
         reader: &mut Reader<'_>,
         state: &Path,
     ) -> Option<(BackendConfig, Range<usize>)> {
-        let span = self.name.span();
-        let name: Option<BackendName> = reader.parsed(&self.name);
-        let queue = reader.positive(self.queue.take().as_ref()).map(|n| n as usize);
+        let name = self.needed::<String>(reader, "name", "a name, as in name = \"hsm\"")?;
+        let kind = self.needed::<String>(reader, "kind", "a kind, as in kind = \"pkcs11\"")?;
+        let queue = self.take::<u32>(reader, "queue");
+        let queue = reader.positive(queue.as_ref()).map(|n| n as usize);
+        let parsed: Option<BackendName> = reader.parsed(&name);
         let folder = reader.folder().to_owned();
-        let (kind, settings) = match self.kind.get_ref().as_str() {
-            "software" => (Some(self.software(&folder, state)), "directory, passphrase, kdf and queue"),
-            "pkcs11" => (
-                self.pkcs11(reader, &folder),
-                "module, token or serial, read_only, pin, environment, processes, threads, spin, queue, program, arguments and \
-                 options",
-            ),
-            "driver" => (
-                self.driver(reader, &folder),
-                "program, arguments, options, pin, environment, processes, threads, spin and queue",
-            ),
+        let settings = match kind.get_ref().as_str() {
+            "software" => self.software(reader, &folder, state),
+            "pkcs11" => self.pkcs11(reader, &folder, &kind),
+            "piv" => self.piv(reader, &folder, &kind),
+            "tpm" => self.tpm(reader, &folder, &kind, &state.join(name.get_ref())),
+            "vault-transit" => self.vault(reader, &folder),
+            "aws-kms" => self.aws(reader, &folder),
+            "google-kms" => self.google(reader, &folder),
+            "azure-key-vault" => self.azure(reader, &folder),
+            "driver" => self.foreign_driver(reader, &folder, &kind),
             other => {
                 reader.fault(
-                    self.kind.span(),
-                    format!("no kind of backend is called {other:?}: there are software, pkcs11 and driver"),
+                    kind.span(),
+                    format!("no kind of backend is called {other:?}: there are {}", KINDS.join(", ")),
                 );
                 return None;
             }
         };
-        for (left_over, span) in self.left_over() {
-            let what = format!("a {} backend has no {left_over}; it has {settings}", self.kind.get_ref());
-            reader.fault(span, what);
+        Some((BackendConfig { name: parsed?, kind: settings?, queue }, name.span()))
+    }
+
+    fn software(self, reader: &mut Reader<'_>, folder: &Path, state: &Path) -> Option<BackendKind> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            directory: Option<PathBuf>,
+            passphrase: Option<SecretSource>,
+            #[serde(default)]
+            kdf: Kdf,
         }
-        Some((BackendConfig { name: name?, kind: kind?, queue }, span))
+        let Settings { directory, passphrase, kdf } = self.finish(reader)?;
+        Some(BackendKind::Software(SoftwareTable {
+            directory: directory.map_or_else(|| state.join("keys"), |d| folder.join(d)),
+            passphrase: passphrase.map(|s| s.resolved(folder)),
+            kdf,
+        }))
     }
 
-    fn software(&mut self, folder: &Path, state: &Path) -> BackendKind {
-        BackendKind::Software(SoftwareTable {
-            directory: taken(&mut self.directory).map_or_else(|| state.join("keys"), |d| folder.join(d)),
-            passphrase: taken(&mut self.passphrase).map(|s| s.resolved(folder)),
-            kdf: taken(&mut self.kdf).unwrap_or_default(),
-        })
-    }
-
-    fn pkcs11(&mut self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
-        let Some(module) = self.module.take() else {
-            reader.fault(self.kind.span(), "a pkcs11 backend needs module: the path of the vendor's library");
+    fn pkcs11(
+        mut self,
+        reader: &mut Reader<'_>,
+        folder: &Path,
+        kind: &Spanned<String>,
+    ) -> Option<BackendKind> {
+        #[derive(Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            module: PathBuf,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            token: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            serial: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            read_only: Option<bool>,
+        }
+        let driver = self.driver(reader, folder, kind, Some("signerd-pkcs11"), 2)?;
+        if !self.rest.contains_key("module") {
+            reader.fault(kind.span(), "a pkcs11 backend needs module: the path of the vendor's library");
             return None;
-        };
-        // A name without a folder is looked for as the system does.
-        let path = module.get_ref();
-        let path = if path.components().count() > 1 { folder.join(path) } else { path.clone() };
-        let Some(path) = path.to_str() else {
-            reader.fault(module.span(), "the path is not UTF-8");
-            return None;
-        };
-        let mut options = Map::from_iter([("module".to_owned(), json!(path))]);
-        match (self.token.take(), self.serial.take()) {
-            (Some(token), None) => options.insert("token".to_owned(), json!(token.into_inner())),
-            (None, Some(serial)) => options.insert("serial".to_owned(), json!(serial.into_inner())),
+        }
+        match (self.rest.get("token"), self.rest.get("serial")) {
             (Some(_), Some(serial)) => {
-                reader
-                    .fault(serial.span(), "a token is named by token (its label) or by serial, not by both");
+                let span = serial.span();
+                reader.fault(span, "a token is named by token (its label) or by serial, not by both");
                 return None;
             }
             (None, None) => {
-                reader.fault(self.kind.span(), "a pkcs11 backend needs token (the token's label) or serial");
+                reader.fault(kind.span(), "a pkcs11 backend needs token (the token's label) or serial");
                 return None;
             }
-        };
-        if let Some(read_only) = taken(&mut self.read_only) {
-            options.insert("read_only".to_owned(), json!(read_only));
+            _ => {}
         }
-        let program = self.program(folder).unwrap_or_else(|| PathBuf::from("signerd-pkcs11"));
-        self.table(reader, folder, program, 2, options).map(BackendKind::Driver)
+        let mut settings: Settings = self.finish(reader)?;
+        // A name without a folder is looked for as the system does.
+        if settings.module.components().count() > 1 {
+            settings.module = folder.join(settings.module);
+        }
+        with_options(reader, kind, driver, &settings)
     }
 
-    fn driver(&mut self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
-        let Some(program) = self.program(folder) else {
-            reader.fault(self.kind.span(), "a driver backend needs program: the driver's path or name");
-            return None;
-        };
-        self.table(reader, folder, program, 1, Map::new()).map(BackendKind::Driver)
+    fn piv(mut self, reader: &mut Reader<'_>, folder: &Path, kind: &Spanned<String>) -> Option<BackendKind> {
+        #[derive(Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            serial: Option<Value>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            management_key_file: Option<PathBuf>,
+            #[serde(default)]
+            allow_defaults: bool,
+            #[serde(default)]
+            read_only: bool,
+        }
+        let driver = self.driver(reader, folder, kind, Some("signerd-piv"), 1)?;
+        let mut settings: Settings = self.finish(reader)?;
+        settings.management_key_file = settings.management_key_file.map(|path| folder.join(path));
+        with_options(reader, kind, driver, &settings)
     }
 
-    /// A program by its path, or by its name alone when it is to be looked for.
-    fn program(&mut self, folder: &Path) -> Option<PathBuf> {
-        let program = taken(&mut self.program)?;
-        Some(if program.components().count() > 1 { folder.join(program) } else { program })
+    fn tpm(
+        mut self,
+        reader: &mut Reader<'_>,
+        folder: &Path,
+        kind: &Spanned<String>,
+        keys: &Path,
+    ) -> Option<BackendKind> {
+        #[derive(Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            tcti: Option<String>,
+            state: Option<PathBuf>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            parent: Option<String>,
+            #[serde(default)]
+            parameter_encryption: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            owner_auth_file: Option<PathBuf>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            endorsement_auth_file: Option<PathBuf>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pin_policy: Option<String>,
+            #[serde(default)]
+            handles_with_pin: Vec<String>,
+        }
+        let driver = self.driver(reader, folder, kind, Some("signerd-tpm"), 1)?;
+        let mut settings: Settings = self.finish(reader)?;
+        settings.state = Some(settings.state.map_or_else(|| keys.to_owned(), |path| folder.join(path)));
+        settings.owner_auth_file = settings.owner_auth_file.map(|path| folder.join(path));
+        settings.endorsement_auth_file = settings.endorsement_auth_file.map(|path| folder.join(path));
+        with_options(reader, kind, driver, &settings)
     }
 
-    /// What all kinds that run in driver processes have.
-    fn table(
+    fn vault(self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
+        let mut config: VaultConfig<SecretSource> = self.finish(reader)?;
+        for path in [&mut config.ca_file, &mut config.client_certificate, &mut config.client_key] {
+            *path = path.take().map(|path| folder.join(path));
+        }
+        Some(BackendKind::Vault(Box::new(config.map_secrets(|source| source.resolved(folder)))))
+    }
+
+    fn aws(self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
+        let mut config: AwsConfig = self.finish(reader)?;
+        for path in [&mut config.config_file, &mut config.credentials_file, &mut config.ca_file] {
+            *path = path.take().map(|path| folder.join(path));
+        }
+        Some(BackendKind::Aws(Box::new(config)))
+    }
+
+    fn google(self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
+        Some(BackendKind::Google(Box::new(self.finish::<GoogleConfig>(reader)?.relative_to(folder))))
+    }
+
+    fn azure(self, reader: &mut Reader<'_>, folder: &Path) -> Option<BackendKind> {
+        Some(BackendKind::Azure(Box::new(self.finish::<AzureConfig>(reader)?.relative_to(folder))))
+    }
+
+    fn foreign_driver(
+        mut self,
+        reader: &mut Reader<'_>,
+        folder: &Path,
+        kind: &Spanned<String>,
+    ) -> Option<BackendKind> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        let driver = self.driver(reader, folder, kind, None, 1)?;
+        let Nothing {} = self.finish(reader)?;
+        Some(BackendKind::Driver(driver))
+    }
+
+    /// What all kinds that run in driver processes have. `program` is the driver's own, `None` where the table must say.
+    fn driver(
         &mut self,
         reader: &mut Reader<'_>,
         folder: &Path,
-        program: PathBuf,
+        kind: &Spanned<String>,
+        program: Option<&str>,
         processes: usize,
-        mut options: Map<String, Value>,
     ) -> Option<DriverTable> {
-        if let Some(more) = self.options.take() {
-            let span = more.span();
-            let Ok(Value::Object(more)) = serde_json::to_value(more.into_inner()) else {
-                reader.fault(span, "options has a value that cannot be handed to a driver");
-                return None;
-            };
-            for (name, value) in more {
-                if options.insert(name.clone(), value).is_some() {
-                    reader.fault(span.clone(), format!("options must not repeat {name}"));
-                }
-            }
-        }
+        let given = self.take::<PathBuf>(reader, "program").map(Spanned::into_inner);
+        // A program by its path, or by its name alone when it is to be looked for.
+        let given = given.map(|p| if p.components().count() > 1 { folder.join(p) } else { p });
+        let Some(program) = given.or_else(|| program.map(PathBuf::from)) else {
+            reader.fault(kind.span(), "a driver backend needs program: the driver's path or name");
+            return None;
+        };
         let few = |n: Option<u32>, default| n.map_or(default, |n| n.min(64) as usize);
+        let processes_given = self.take(reader, "processes");
+        let threads_given = self.take(reader, "threads");
+        let options = self.take::<toml::Table>(reader, "options").map(Spanned::into_inner);
         Some(DriverTable {
-            kind: self.kind.get_ref().clone(),
+            kind: kind.get_ref().clone(),
             program,
-            arguments: taken(&mut self.arguments).unwrap_or_default(),
-            environment: taken(&mut self.environment).unwrap_or_default(),
-            options: Value::Object(options),
-            processes: few(reader.positive(self.processes.take().as_ref()), processes),
-            threads: few(reader.positive(self.threads.take().as_ref()), 1),
-            spin: taken(&mut self.spin),
-            pin: taken(&mut self.pin).map(|s| s.resolved(folder)),
+            arguments: self.take_plain(reader, "arguments").unwrap_or_default(),
+            environment: self
+                .take_plain::<BTreeMap<String, String>>(reader, "environment")
+                .unwrap_or_default(),
+            options: serde_json::to_value(options.unwrap_or_default()).unwrap_or_default(),
+            processes: few(reader.positive(processes_given.as_ref()), processes),
+            threads: few(reader.positive(threads_given.as_ref()), 1),
+            spin: self.take_plain(reader, "spin"),
+            pin: self.take_plain::<SecretSource>(reader, "pin").map(|s| s.resolved(folder)),
         })
     }
 
-    fn left_over(&self) -> Vec<(&'static str, Range<usize>)> {
-        fn place<T>(
-            name: &'static str,
-            setting: Option<&Spanned<T>>,
-        ) -> Option<(&'static str, Range<usize>)> {
-            setting.map(|s| (name, s.span()))
+    /// Takes one setting out; a fault when it cannot be read.
+    fn take<T: DeserializeOwned>(&mut self, reader: &mut Reader<'_>, name: &str) -> Option<Spanned<T>> {
+        let value = self.rest.remove(name)?;
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(Spanned::new(span, value)),
+            Err(error) => {
+                reader.fault(error.span().unwrap_or(span), error.message());
+                None
+            }
         }
-        [
-            place("directory", self.directory.as_ref()),
-            place("passphrase", self.passphrase.as_ref()),
-            place("kdf", self.kdf.as_ref()),
-            place("module", self.module.as_ref()),
-            place("token", self.token.as_ref()),
-            place("serial", self.serial.as_ref()),
-            place("read_only", self.read_only.as_ref()),
-            place("pin", self.pin.as_ref()),
-            place("environment", self.environment.as_ref()),
-            place("processes", self.processes.as_ref()),
-            place("threads", self.threads.as_ref()),
-            place("spin", self.spin.as_ref()),
-            place("program", self.program.as_ref()),
-            place("arguments", self.arguments.as_ref()),
-            place("options", self.options.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+    }
+
+    fn take_plain<T: DeserializeOwned>(&mut self, reader: &mut Reader<'_>, name: &str) -> Option<T> {
+        self.take(reader, name).map(Spanned::into_inner)
+    }
+
+    fn needed<T: DeserializeOwned>(
+        &mut self,
+        reader: &mut Reader<'_>,
+        name: &str,
+        what: &str,
+    ) -> Option<Spanned<T>> {
+        if !self.rest.contains_key(name) {
+            reader.fault(self.span.clone(), format!("a backend needs {what}"));
+            return None;
+        }
+        self.take(reader, name)
+    }
+
+    /// Reads what is left as the settings of the kind; what the kind does not have is a fault at its place.
+    fn finish<T: DeserializeOwned>(self, reader: &mut Reader<'_>) -> Option<T> {
+        let span = self.span.clone();
+        let rest = DeValue::Table(self.rest);
+        let mut values = Vec::new();
+        texts(&rest, &mut values);
+        match T::deserialize(ValueDeserializer::from(Spanned::new(span.clone(), rest))) {
+            Ok(settings) => Some(settings),
+            Err(error) => {
+                // Somebody may have written a secret where only its place belongs.
+                let hide = |message: String, value: &String| message.replace(value, "…");
+                let message = values.iter().fold(error.message().to_owned(), hide);
+                reader.fault(error.span().unwrap_or(span), message);
+                None
+            }
+        }
     }
 }
 
-fn taken<T>(setting: &mut Option<Spanned<T>>) -> Option<T> {
-    setting.take().map(Spanned::into_inner)
+/// The texts and numbers in a value, as they may be repeated in a message.
+fn texts(value: &DeValue<'_>, found: &mut Vec<String>) {
+    match value {
+        DeValue::String(text) if !text.is_empty() => found.push(text.to_string()),
+        DeValue::Integer(number) => found.push(number.to_string()),
+        DeValue::Float(number) => found.push(number.to_string()),
+        DeValue::Array(values) => values.iter().for_each(|v| texts(v.get_ref(), found)),
+        DeValue::Table(table) => table.values().for_each(|v| texts(v.get_ref(), found)),
+        _ => {}
+    }
+}
+
+const KINDS: [&str; 9] = [
+    "software",
+    "pkcs11",
+    "piv",
+    "tpm",
+    "vault-transit",
+    "aws-kms",
+    "google-kms",
+    "azure-key-vault",
+    "driver",
+];
+
+/// Adds the settings of a kind to what its driver is told.
+fn with_options(
+    reader: &mut Reader<'_>,
+    kind: &Spanned<String>,
+    mut driver: DriverTable,
+    settings: &impl Serialize,
+) -> Option<BackendKind> {
+    let (Ok(Value::Object(settings)), Some(options)) =
+        (serde_json::to_value(settings), driver.options.as_object_mut())
+    else {
+        // JSON is text: a path that is none cannot be handed over.
+        reader.fault(
+            kind.span(),
+            "a setting of this backend cannot be handed to its driver: a path is not UTF-8",
+        );
+        return None;
+    };
+    for (name, value) in settings {
+        if options.insert(name.clone(), value).is_some() {
+            reader.fault(kind.span(), format!("options must not repeat {name}"));
+        }
+    }
+    Some(BackendKind::Driver(driver))
 }

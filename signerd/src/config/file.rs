@@ -9,10 +9,13 @@ use std::{
 
 use serde::Deserialize;
 use signer_core::{BackendName, KeyRef};
-use toml::Spanned;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::{
-    Config, Fault, Faults, GrantConfig, Limits, Log, Metrics, Overrides,
+    BackendConfig, Config, Fault, Faults, GrantConfig, Limits, Log, Metrics, Overrides,
     backend::BackendTable,
     paths,
     units::{Bytes, Mode, Span},
@@ -32,8 +35,6 @@ struct File {
     metrics: MetricsTable,
     #[serde(default)]
     limits: LimitsTable,
-    #[serde(default)]
-    backend: Vec<Spanned<BackendTable>>,
     #[serde(default)]
     key: Vec<Spanned<KeyTable>>,
     #[serde(default)]
@@ -149,8 +150,11 @@ impl Reader<'_> {
 }
 
 pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Config, Faults> {
-    let file: File = toml::from_str(text)
-        .map_err(|e| Faults(vec![Fault::new(path, text, e.span(), e.message().to_owned())]))?;
+    let broken = |e: toml::de::Error| Faults(vec![Fault::new(path, text, e.span(), e.message().to_owned())]);
+    let mut root = DeTable::parse(text).map_err(broken)?;
+    // Each kind of backend has settings of its own, so these tables are taken apart by hand.
+    let tables = root.get_mut().remove("backend");
+    let file = File::deserialize(toml::Deserializer::from(root)).map_err(broken)?;
     let mut reader = Reader { path, text, faults: Vec::new() };
     let folder = reader.folder().to_owned();
     let state = overrides
@@ -161,8 +165,7 @@ pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Co
     let mut warnings = Vec::new();
 
     let limits = limits(&mut reader, &file.limits);
-    let backends: Vec<_> =
-        file.backend.into_iter().filter_map(|t| t.into_inner().into_config(&mut reader, &state)).collect();
+    let backends = backends(&mut reader, tables, &state);
     let mut names = Vec::new();
     for (name, span) in backends.iter().map(|(backend, span)| (&backend.name, span)) {
         if names.contains(&name) {
@@ -212,6 +215,23 @@ pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Co
         grants,
         warnings,
     })
+}
+
+fn backends(
+    reader: &mut Reader<'_>,
+    tables: Option<Spanned<DeValue<'_>>>,
+    state: &Path,
+) -> Vec<(BackendConfig, Range<usize>)> {
+    let Some(tables) = tables else { return Vec::new() };
+    let span = tables.span();
+    let DeValue::Array(tables) = tables.into_inner() else {
+        reader.fault(span, "backends are tables with two brackets: [[backend]]");
+        return Vec::new();
+    };
+    tables
+        .into_iter()
+        .filter_map(|table| BackendTable::new(table, reader)?.into_config(reader, state))
+        .collect()
 }
 
 fn limits(reader: &mut Reader<'_>, table: &LimitsTable) -> Limits {

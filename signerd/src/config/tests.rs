@@ -46,6 +46,11 @@ fn an_unknown_setting_anywhere_names_its_line() {
         (format!("{backend}modul = \"x\""), 4),
         (format!("{backend}module = \"x\""), 4),
         (format!("{backend}pin = {{ file = \"x\" }}"), 4),
+        ("[[backend]]\nname = \"v\"\nkind = \"vault-transit\"\naddres = \"x\"".to_owned(), 4),
+        ("[[backend]]\nname = \"a\"\nkind = \"aws-kms\"\naccess_key = \"x\"".to_owned(), 4),
+        ("[[backend]]\nname = \"g\"\nkind = \"google-kms\"\nrings = []".to_owned(), 4),
+        ("[[backend]]\nname = \"t\"\nkind = \"tpm\"\ntcit = \"x\"".to_owned(), 4),
+        ("[[backend]]\nname = \"p\"\nkind = \"piv\"\nmodule = \"x\"".to_owned(), 4),
         ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"*\"]\noperations = [\"sign\"]\nuntil = 3".to_owned(), 5),
         ("[[key]]\nname = \"a\"\nmember = [\"soft/a\"]".to_owned(), 3),
         ("[[backnd]]\nname = \"soft\"".to_owned(), 1),
@@ -78,6 +83,81 @@ fn a_secret_in_the_file_is_refused_and_never_repeated() {
         let shown = faults(&format!("{pkcs11}{line}\n"));
         assert!(!shown.contains("4242"), "{line}: {shown}");
     }
+}
+
+#[test]
+fn a_secret_in_the_table_of_a_service_is_never_repeated() {
+    for (kind, line) in [
+        ("vault-transit", "login = { method = \"token\", token = \"hunter2\" }"),
+        ("vault-transit", "login = { method = \"token\", token = { file = \"/f\", value = \"hunter2\" } }"),
+        ("vault-transit", "token = \"hunter2\""),
+        ("azure-key-vault", "client_secret = \"hunter2\""),
+        ("azure-key-vault", "client_secret = { value = \"hunter2\" }"),
+        ("aws-kms", "secret_access_key = \"hunter2\""),
+        ("google-kms", "credentials = { private_key = \"hunter2\" }"),
+        ("piv", "pin = \"hunter2\""),
+        ("tpm", "owner_auth = \"hunter2\""),
+    ] {
+        let shown = faults(&format!("[[backend]]\nname = \"a\"\nkind = \"{kind}\"\n{line}\n"));
+        assert!(!shown.contains("hunter2"), "{kind}, {line}: {shown}");
+    }
+}
+
+#[test]
+fn every_kind_is_read_and_its_paths_begin_at_the_file() {
+    let config = parse(
+        r#"
+        [[backend]]
+        name = "yubikey"
+        kind = "piv"
+        serial = 123
+        pin = "prompt"
+        management_key_file = "mgm"
+
+        [[backend]]
+        name = "tpm"
+        kind = "tpm"
+
+        [[backend]]
+        name = "vault"
+        kind = "vault-transit"
+        address = "https://vault:8200"
+        ca_file = "ca.pem"
+        login = { method = "approle", role_id = "r", secret_id = { file = "secret" } }
+
+        [[backend]]
+        name = "aws"
+        kind = "aws-kms"
+        region = "eu-west-1"
+
+        [[backend]]
+        name = "google"
+        kind = "google-kms"
+        key_ring = "projects/p/locations/l/keyRings/r"
+        credentials = "google.json"
+
+        [[backend]]
+        name = "azure"
+        kind = "azure-key-vault"
+        vault = "https://v.vault.azure.net"
+        client_secret = { file = "azure" }
+        "#,
+    )
+    .unwrap();
+    let kinds: Vec<_> = config.backends.iter().map(BackendConfig::kind_name).collect();
+    assert_eq!(kinds, ["piv", "tpm", "vault-transit", "aws-kms", "google-kms", "azure-key-vault"]);
+    let BackendKind::Driver(piv) = &config.backends[0].kind else { panic!() };
+    assert_eq!(piv.program, Path::new("signerd-piv"));
+    assert_eq!(
+        (&piv.options["serial"], &piv.options["management_key_file"]),
+        (&123.into(), &"/etc/signerd/mgm".into())
+    );
+    let BackendKind::Driver(tpm) = &config.backends[1].kind else { panic!() };
+    assert_eq!(tpm.options["state"], config.state.join("tpm").to_str().unwrap());
+    let BackendKind::Vault(vault) = &config.backends[2].kind else { panic!() };
+    assert_eq!(vault.ca_file.as_deref(), Some(Path::new("/etc/signerd/ca.pem")));
+    let BackendKind::Google(google) = &config.backends[4].kind else { panic!() };
+    assert_eq!(google.credentials.as_deref(), Some(Path::new("/etc/signerd/google.json")));
 }
 
 #[test]
