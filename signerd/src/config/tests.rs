@@ -29,7 +29,7 @@ fn the_example_is_well_formed_as_it_is_and_with_everything_in_it() {
     };
     let everything: Vec<_> = crate::EXAMPLE.lines().map(setting).collect();
     let config = parse(&everything.join("\n")).unwrap();
-    assert_eq!(config.backends.len(), 3);
+    assert_eq!(config.backends.len(), 9);
     assert_eq!(config.grants.len(), 2);
     assert_eq!(config.keys.len(), 1);
     assert!(config.socket_group.is_some() && config.metrics.listen.is_some());
