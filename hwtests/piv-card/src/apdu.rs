@@ -159,15 +159,7 @@ mod tests {
     use super::*;
 
     fn command(data: &[u8], expected: Option<usize>, extended: bool) -> Command {
-        Command {
-            class: 0,
-            instruction: 0xCB,
-            p1: 0x3F,
-            p2: 0xFF,
-            data: data.to_vec(),
-            expected,
-            extended,
-        }
+        Command { class: 0, instruction: 0xCB, p1: 0x3F, p2: 0xFF, data: data.to_vec(), expected, extended }
     }
 
     fn parse(rest: &[u8]) -> Result<Command, Malformed> {
