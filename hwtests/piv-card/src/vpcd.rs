@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::sockopt::set_tcp_quickack,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 /// One slot of a virtual reader: where a card is put in.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ pub(crate) enum Request {
 pub(crate) fn receive(mut stream: &TcpStream) -> io::Result<Request> {
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
+    // The reader sends the rest when it knows that the length has arrived (Nagle), which the kernel tells it after 40 ms.
+    set_tcp_quickack(stream, true)?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut message)?;
     Ok(match message[..] {
