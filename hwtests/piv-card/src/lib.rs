@@ -25,6 +25,7 @@ mod other_applets;
 mod pcscd;
 mod piv;
 mod rsa;
+mod saved;
 mod tlv;
 mod virtual_card;
 mod vpcd;

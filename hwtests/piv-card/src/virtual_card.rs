@@ -2,9 +2,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs, io,
+    io,
     net::{Shutdown, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use crate::{
     firmware::Firmware,
     keys::random,
     piv::{Counters, Stored},
+    saved,
     vpcd::{self, Request, Slot},
 };
 
@@ -154,7 +155,7 @@ impl Seen {
 impl VirtualCard {
     /// Puts a card into a slot, as soon as the reader is there.
     pub fn start(slot: Slot, options: CardOptions) -> io::Result<Self> {
-        let card = load(&options)?;
+        let card = saved::load(&options)?;
         let hand = Hand {
             inserted: true,
             powered: false,
@@ -445,7 +446,7 @@ impl Shared {
         if cards.saved.as_ref() == Some(cards.card.stored()) {
             return;
         }
-        if let Err(error) = write(path, &cards.card) {
+        if let Err(error) = saved::write(path, &cards.card) {
             eprintln!("piv-card: {} cannot be written: {error}", path.display());
         }
         cards.saved = Some(cards.card.stored().clone());
@@ -480,30 +481,6 @@ impl Finger for Hold<'_> {
         self.shared.changed.notify_all();
         touched
     }
-}
-
-/// What the state file holds.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    serial: u32,
-    firmware: Firmware,
-    stored: Stored,
-}
-
-fn load(options: &CardOptions) -> io::Result<Card> {
-    let Some(path) = options.state.as_deref().filter(|path| path.exists()) else {
-        return Ok(Card::new(options.serial, options.firmware));
-    };
-    let saved: Saved = serde_json::from_slice(&fs::read(path)?)?;
-    Ok(Card::restore(saved.serial, saved.firmware, saved.stored))
-}
-
-fn write(path: &Path, card: &Card) -> io::Result<()> {
-    let saved = Saved { serial: card.serial(), firmware: card.firmware(), stored: card.stored().clone() };
-    let next = path.with_extension("next");
-    fs::write(&next, serde_json::to_vec(&saved)?)?;
-    fs::rename(next, path)
 }
 
 impl From<Status> for FaultKind {

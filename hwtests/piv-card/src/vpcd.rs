@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::sockopt::set_tcp_quickack,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 /// One slot of a virtual reader: where a card is put in.
 #[derive(Clone, Debug)]
@@ -57,9 +60,9 @@ pub(crate) fn receive(mut stream: &TcpStream) -> io::Result<Request> {
     let mut length = [0; 2];
     // The reader writes the length and the message one by one, and waits in between until the first has been acknowledged:
     // at once, and not after the kernel's usual 40 ms. The kernel forgets this each time.
-    let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
+    set_tcp_quickack(stream, true)?;
     stream.read_exact(&mut length)?;
-    let _ = rustix::net::sockopt::set_tcp_quickack(stream, true);
+    set_tcp_quickack(stream, true)?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut message)?;
     Ok(match message[..] {
