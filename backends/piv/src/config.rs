@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(read(json!(null)).unwrap(), None);
         assert_eq!(read(json!({"serial": 123})).unwrap(), Some(Number::Serial(123)));
         assert_eq!(read(json!({"serial": "123"})).unwrap(), Some(Number::Serial(123)));
-        for bad in [json!({"serial": "x"}), json!({"pin": "123456"}), json!({"serial": -1}), json!([])] {
+        for bad in [json!({"serial": "x"}), json!({"pin": "123456"}), json!({"serial": -1}), json!(5)] {
             let error = read(bad.clone()).unwrap_err().to_string();
             assert!(!error.contains("123456"), "{bad}: {error}");
         }

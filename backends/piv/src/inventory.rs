@@ -15,6 +15,7 @@ use crate::{
     apdu::Command,
     applet::{Applet, pin_policy, touch_policy},
     fault::Fault,
+    firmware::Firmware,
     identity::Identity,
     public_half,
     slot::{ATTESTATION_OBJECT, Slot},
@@ -46,7 +47,7 @@ pub(crate) struct SlotKey {
 /// Finds out what is in a slot: from the card's metadata, where it has them; else from its attestation, which says more,
 /// or from the certificate. On an old card a key that was imported and has no certificate cannot be seen.
 pub(crate) fn look(applet: &Applet<'_>, slot: Slot) -> Result<Content, Fault> {
-    if applet.identity.firmware.is_some_and(|f| f.has_metadata()) {
+    if applet.identity.firmware.is_some_and(Firmware::has_metadata) {
         let Some(metadata) = applet.metadata(slot.reference())? else { return Ok(Content::Empty) };
         let Some(public_key) = public_half::of_elements(metadata.algorithm, &metadata.public)? else {
             return Ok(Content::Other);
@@ -160,7 +161,7 @@ pub(crate) fn attestation(applet: &Applet<'_>, slot: Slot) -> Result<Option<Vec<
 
 /// A key that was made in a card without metadata, as its attestation describes it.
 fn attested(applet: &Applet<'_>, slot: Slot) -> Result<Option<Content>, Fault> {
-    if !applet.identity.firmware.is_some_and(|f| f.attests()) {
+    if !applet.identity.firmware.is_some_and(Firmware::attests) {
         return Ok(None);
     }
     let Some(statement) = attestation(applet, slot)? else { return Ok(None) };
