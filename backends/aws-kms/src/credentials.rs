@@ -24,9 +24,9 @@ struct Seen {
 }
 
 /// So long before the end new ones must be had.
-const AHEAD: Duration = Duration::from_secs(300);
+const AHEAD: Duration = Duration::from_mins(5);
 /// Between two looks: each may be a request to another service, or a program.
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_mins(1);
 /// Between two looks while there is trouble.
 const EAGER: Duration = Duration::from_secs(5);
 

@@ -37,16 +37,16 @@ impl Lacks {
     pub(crate) fn read(names: &[String]) -> Result<Self> {
         let mut this = Self::default();
         for name in names {
-            if let Ok(key_type) = name.parse() {
-                this.types.push(key_type);
-            } else if let Ok(algorithm) = name.parse() {
-                this.algorithms.push(algorithm);
-            } else {
+            let key_type: Option<KeyType> = name.parse().ok();
+            let algorithm: Option<SignatureAlgorithm> = name.parse().ok();
+            if key_type.is_none() && algorithm.is_none() {
                 return Err(Error::bad_request(format!(
                     "lacks has {name:?}, which is no kind of key and no algorithm"
                 ))
                 .next("write names such as ml-dsa-65 or ed25519ph"));
             }
+            this.types.extend(key_type);
+            this.algorithms.extend(algorithm);
         }
         Ok(this)
     }
@@ -79,7 +79,7 @@ impl KmsKey {
             description: data.description().unwrap_or_default().to_owned(),
             algorithms,
             state: data.key_state().cloned(),
-            deleted_on: data.deletion_date().map(|d| d.to_string()),
+            deleted_on: data.deletion_date().map(ToString::to_string),
             origin: match data.origin() {
                 Some(OriginType::AwsKms | OriginType::AwsCloudhsm) => KeyOrigin::Generated,
                 Some(OriginType::External) => KeyOrigin::Imported,

@@ -47,13 +47,11 @@ fn described(description: &str) -> Option<String> {
 /// `1234abcd-12ab-34cd-56ef-1234567890ab`, or `mrk-` and 32 digits.
 pub(crate) fn is_key_id(text: &str) -> bool {
     let hex = |t: &str| t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    match text.strip_prefix("mrk-") {
-        Some(rest) => rest.len() == 32 && hex(rest),
-        None => {
-            let parts: Vec<_> = text.split('-').collect();
-            parts.iter().map(|p| p.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|p| hex(p))
-        }
+    if let Some(rest) = text.strip_prefix("mrk-") {
+        return rest.len() == 32 && hex(rest);
     }
+    let parts: Vec<_> = text.split('-').collect();
+    parts.iter().map(|p| p.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|p| hex(p))
 }
 
 /// Whether AWS takes it behind `alias/`. Slashes in odd places are left out, too, and what is AWS's own.

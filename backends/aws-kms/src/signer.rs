@@ -53,7 +53,7 @@ impl KmsSigner {
         self.info.check(algorithm)?;
         let message = match (request.to_digest(), request.input()) {
             (Some(digest), _) => digest.as_bytes().to_vec(),
-            (None, Input::Message(message)) => self.check_message(message)?.to_vec(),
+            (None, Input::Message(message)) => checked(message)?.to_vec(),
             (None, Input::Digest(_)) => return Err(Error::internal("a digest where the message is signed")),
         };
         if request.until().is_some_and(|until| until <= Instant::now()) {
@@ -86,17 +86,6 @@ impl KmsSigner {
         self.compare_public_key().await?;
         Err(Error::internal("AWS KMS gave a signature that does not verify")
             .next("it was not given out; check that nothing stands between that changes answers"))
-    }
-
-    fn check_message<'a>(&self, message: &'a [u8]) -> Result<&'a [u8]> {
-        let wrong = match message.len() {
-            0 => "AWS KMS signs no empty message".to_owned(),
-            n if n > MAX_MESSAGE => {
-                format!("AWS KMS signs messages of up to {MAX_MESSAGE} bytes, not of {n}")
-            }
-            _ => return Ok(message),
-        };
-        Err(Error::bad_request(wrong).next("sign a digest: with ed25519ph, or a key of another kind"))
     }
 
     /// The key is there, signs, and is still what was asked for.
@@ -144,6 +133,18 @@ impl KmsSigner {
     fn about<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|e| e.key(&self.info.name).device(&self.shared.name))
     }
+}
+
+/// A message of a length that the service takes.
+fn checked(message: &[u8]) -> Result<&[u8]> {
+    let wrong = match message.len() {
+        0 => "AWS KMS signs no empty message".to_owned(),
+        n if n > MAX_MESSAGE => {
+            format!("AWS KMS signs messages of up to {MAX_MESSAGE} bytes, not of {n}")
+        }
+        _ => return Ok(message),
+    };
+    Err(Error::bad_request(wrong).next("sign a digest: with ed25519ph, or a key of another kind"))
 }
 
 impl Signer for KmsSigner {

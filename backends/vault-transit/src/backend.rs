@@ -45,7 +45,7 @@ impl VaultBackend {
     /// Takes the configuration, and from the environment what it leaves open. `name` is the backend's configured name.
     pub fn new(name: impl Into<String>, config: VaultConfig<SecretLoader>) -> Result<Self> {
         let target = Target::new(&config, |name| std::env::var(name).ok())?;
-        let source = Source::new(&config)?;
+        let source = Source::new(config.login)?;
         let session = Session::new(Http::new(target), source);
         let shared = Shared {
             name: name.into(),

@@ -131,7 +131,7 @@ fn build(target: &Target) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .http1_only()
         .connect_timeout(CONNECT)
-        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_mins(1))
         .tcp_nodelay(true)
         .redirect(Policy::custom(move |attempt| {
             // A standby node names the active one, once; nobody is led away from TLS.

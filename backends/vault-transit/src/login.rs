@@ -10,7 +10,7 @@ use signer_core::{Digest, Error, ErrorKind, HashAlgorithm, Pin, Result};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    Login, SecretLoader, VaultConfig,
+    Login, SecretLoader,
     fault::{Asked, Fault},
     http::{Answer, Http, Request},
     target::{path_of, vault_variable},
@@ -45,14 +45,14 @@ const KUBERNETES_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/to
 
 impl Source {
     /// What is configured, or what the environment says. Nothing is read yet.
-    pub(crate) fn new(config: &VaultConfig<SecretLoader>) -> Result<Self> {
-        match &config.login {
+    pub(crate) fn new(login: Option<Login<SecretLoader>>) -> Result<Self> {
+        match login {
             None => Ok(Self::Given(std::sync::Arc::new(from_environment))),
-            Some(Login::Token { token }) => Ok(Self::Given(token.clone())),
+            Some(Login::Token { token }) => Ok(Self::Given(token)),
             Some(login) => {
                 // A wrong mount shows now, not at the first signature.
-                mount(login)?;
-                Ok(Self::Login(login.clone()))
+                mount(&login)?;
+                Ok(Self::Login(login))
             }
         }
     }

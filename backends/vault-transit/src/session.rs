@@ -55,7 +55,7 @@ struct Refusal {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LAST_PAUSE: Duration = Duration::from_secs(15 * 60);
+const LAST_PAUSE: Duration = Duration::from_mins(15);
 /// For what is done in the background.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -255,7 +255,7 @@ async fn keep(session: Weak<Session>, token: Arc<Token>) {
         if left.is_zero() {
             return;
         }
-        let pause = left.mul_f64(share).clamp(Duration::from_millis(100), Duration::from_secs(24 * 3600));
+        let pause = left.mul_f64(share).clamp(Duration::from_millis(100), Duration::from_hours(24));
         tokio::time::sleep(pause).await;
         let Some(session) = session.upgrade() else { return };
         if !session.is_current(&token) {

@@ -29,8 +29,8 @@ async fn role(vault: &Vault, role: Value) -> (String, String) {
     (text(&id["data"]["role_id"]), text(&secret["data"]["secret_id"]))
 }
 
-fn approle(role_id: &str, secret_id: SecretLoader) -> Option<Login<SecretLoader>> {
-    Some(Login::Approle { mount: None, role_id: role_id.into(), secret_id: Some(secret_id) })
+fn approle(role_id: &str, secret_id: SecretLoader) -> Login<SecretLoader> {
+    Login::Approle { mount: None, role_id: role_id.into(), secret_id: Some(secret_id) }
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn an_approle_signs_on_through_renewals_and_the_end_of_its_tokens() {
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
     let (id, secret_id) =
         role(&vault, json!({ "token_policies": "signer", "token_ttl": "2s", "token_max_ttl": "5s" })).await;
-    let place = backend(Config { login: approle(&id, secret(&secret_id)), ..vault.config() });
+    let place = backend(Config { login: Some(approle(&id, secret(&secret_id))), ..vault.config() });
     let signer = open(&place, "release").await.unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(9) {
@@ -58,7 +58,7 @@ async fn a_login_that_stops_working_is_told_before_a_request_fails() {
     make(&backend(vault.config()), "release", KeyType::EcdsaP256).await.unwrap();
     let (id, secret_id) =
         role(&vault, json!({ "token_policies": "signer", "token_ttl": "4s", "token_max_ttl": "4s" })).await;
-    let place = backend(Config { login: approle(&id, secret(&secret_id)), ..vault.config() });
+    let place = backend(Config { login: Some(approle(&id, secret(&secret_id))), ..vault.config() });
     let signer = open(&place, "release").await.unwrap();
     vault
         .must("POST", "auth/approle/role/signerd/secret-id/destroy", json!({ "secret_id": secret_id }))

@@ -12,7 +12,7 @@ use hwtests::{
     programs,
 };
 use serde_json::{Value, json};
-use signer_core::{Backend, ErrorKind, KeyName, KeyType, SignRequest, Signer};
+use signer_core::{Backend, ErrorKind, KeyName, KeyType, ListRequest, SignRequest, Signer};
 
 use crate::support::{Config, backend, delete, make, open, request, sign};
 
@@ -34,7 +34,7 @@ async fn a_missing_permission_is_named_with_its_path_and_capability() {
     }
     let error = make(&narrow, "new", KeyType::EcdsaP256).await.unwrap_err();
     assert!(error.what().contains("update on transit/keys/new"), "{error:?}");
-    let error = narrow.list(Default::default()).await.unwrap_err();
+    let error = narrow.list(ListRequest::default()).await.unwrap_err();
     assert!(error.what().contains("list on transit/keys"), "{error:?}");
 }
 
@@ -61,7 +61,7 @@ async fn the_policy_in_the_manual_is_enough() {
     manager.rotate().unwrap().rotate(&KeyName::label("new").unwrap()).await.unwrap();
     sign(&*open(&manager, "new@1").await.unwrap()).await.unwrap();
     delete(&manager, "new@1").await.unwrap();
-    assert_eq!(manager.list(Default::default()).await.unwrap().keys.len(), 2);
+    assert_eq!(manager.list(ListRequest::default()).await.unwrap().keys.len(), 2);
     delete(&manager, "new").await.unwrap();
 }
 
@@ -97,7 +97,7 @@ async fn a_version_goes_only_from_the_oldest_on() {
     vault.must("POST", "transit/keys/release/config", json!({ "min_encryption_version": 2 })).await;
     let error = open(&place, "release@1").await.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
-    assert_eq!(place.list(Default::default()).await.unwrap().keys.len(), 2);
+    assert_eq!(place.list(ListRequest::default()).await.unwrap().keys.len(), 2);
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn keys_that_do_not_sign_are_not_there() {
             ErrorKind::AlreadyExists
         );
     }
-    let listed = place.list(Default::default()).await.unwrap().keys;
+    let listed = place.list(ListRequest::default()).await.unwrap().keys;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].extractable, Some(true));
 }
