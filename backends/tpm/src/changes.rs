@@ -230,6 +230,7 @@ impl Plan {
         KeyFile {
             origin,
             pin: self.pin,
+            our_pin: true,
             created: Some(SystemTime::now()),
             label,
             policy,

@@ -10,7 +10,7 @@ use std::{
 
 use der::{
     Decode, Encode, Sequence,
-    asn1::{ObjectIdentifier, OctetString},
+    asn1::{Any, ObjectIdentifier, OctetString},
     pem,
 };
 use signer_core::{Error, KeyOrigin, PinPolicy, PublicKey, Result};
@@ -32,6 +32,8 @@ pub(crate) struct KeyFile {
     pub(crate) origin: KeyOrigin,
     /// When its PIN is wanted.
     pub(crate) pin: PinPolicy,
+    /// The file says itself that its PIN is the one of all keys here: one that another tool made may have another.
+    pub(crate) our_pin: bool,
     /// When it was made.
     pub(crate) created: Option<SystemTime>,
     /// Its label, where the file's name does not tell it.
@@ -47,8 +49,9 @@ pub(crate) struct KeyFile {
 #[derive(Sequence)]
 struct TpmKey {
     kind: ObjectIdentifier,
+    /// A BOOLEAN. Others write TRUE as 01, which DER forbids.
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
-    empty_auth: Option<bool>,
+    empty_auth: Option<Any>,
     #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
     policy: Option<Vec<PolicyCommand>>,
     #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
@@ -86,7 +89,7 @@ impl KeyFile {
         let broken = |e: der::Error| Error::internal("a key file cannot be encoded").vendor(e);
         let key = TpmKey {
             kind: LOADABLE_KEY,
-            empty_auth: Some(self.pin == PinPolicy::Never),
+            empty_auth: Some(Any::encode_from(&(self.pin == PinPolicy::Never)).map_err(broken)?),
             policy: self.policy.as_ref().map(Policy::commands).transpose()?,
             secret: None,
             parent: self.parent,
@@ -130,9 +133,10 @@ impl KeyFile {
         let header = |name: &str| {
             text[..start].lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
         };
-        let pin = match header("Pin").map(str::parse) {
-            Some(Ok(pin)) => pin,
-            _ if key.empty_auth == Some(true) => PinPolicy::Never,
+        let declared = header("Pin").and_then(|pin| pin.parse().ok());
+        let pin = match declared {
+            Some(pin) => pin,
+            _ if key.empty_auth.is_some_and(|b| b.value().iter().any(|byte| *byte != 0)) => PinPolicy::Never,
             _ => PinPolicy::Once,
         };
         let authority = if text[stop..].contains("-----BEGIN PUBLIC KEY-----") {
@@ -153,6 +157,7 @@ impl KeyFile {
                 _ => public_area::origin(&public),
             },
             pin,
+            our_pin: declared.is_some(),
             created: header("Created")
                 .and_then(|seconds| seconds.parse().ok())
                 .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),

@@ -18,6 +18,8 @@ pub(crate) struct Material {
     pub(crate) name: Vec<u8>,
     pub(crate) origin: KeyOrigin,
     pub(crate) pin: PinPolicy,
+    /// Its PIN is the one of all keys here, for sure.
+    pub(crate) our_pin: bool,
     pub(crate) policy: Option<Policy>,
     created: Option<std::time::SystemTime>,
 }
@@ -43,6 +45,7 @@ impl Material {
             public: key.public,
             origin: key.origin,
             pin: key.pin,
+            our_pin: key.our_pin,
             policy: key.policy,
             created: key.created,
         })
@@ -60,6 +63,7 @@ impl Material {
             origin: public_area::origin(&public),
             public,
             pin: if pin { PinPolicy::Once } else { PinPolicy::Never },
+            our_pin: pin,
             policy: None,
             created: None,
         })

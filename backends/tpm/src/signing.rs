@@ -56,7 +56,7 @@ pub(crate) fn trial(
 
 /// Whether a key's PIN can be tried by a trial signature that is not stopped by anything else.
 pub(crate) fn can_try_pin(key: &Material) -> bool {
-    key.pin != PinPolicy::Never && key.policy.is_none()
+    key.pin != PinPolicy::Never && key.our_pin && key.policy.is_none()
 }
 
 fn sign_plain(

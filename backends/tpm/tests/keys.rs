@@ -107,6 +107,7 @@ fn persistent_keys_are_used_where_they_are() {
             create.extend(["-p", auth]);
         }
         tool("tpm2_create", &create);
+        tool("tpm2_flushcontext", &["-t"]);
         tool("tpm2_evictcontrol", &["-C", "o", "-c", "k.ctx", handle]);
         tool("tpm2_flushcontext", &["-t"]);
     }
