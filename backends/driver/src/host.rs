@@ -432,8 +432,14 @@ impl Attest for DriverBackend {
 impl Unlock for DriverBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            self.0.vault.give(request.pin, request.use_last_try);
-            done(&self.0, &self.0.change(Request::Unlock(pb::Unlock {})).await?)
+            self.0.vault.give(request.pin.clone(), request.use_last_try);
+            let answer = self.0.change(Request::Unlock(pb::Unlock {})).await;
+            // A health check may have had the lease before this request: then the device has refused the PIN already, and
+            // this request was lent the one from before.
+            match self.0.vault.verdict(&request.pin) {
+                Some(error) => Err(error.device(&self.0.config.backend)),
+                None => done(&self.0, &answer?),
+            }
         })
     }
 }

@@ -146,7 +146,10 @@ async fn the_service_is_started_anew() {
     generate(&*backend, "9a", KeyType::EcdsaP256).await;
     let signer = open(&*backend, "9a").await;
     sign(&*signer, "before").await.unwrap();
-    let [service] = process::children(card.pcscd().pid())[..] else { panic!("pcscd is not alone") };
+    // For good: it would be started again otherwise.
+    let folder = card.pcscd().folder();
+    std::fs::write(folder.join("stop"), "").unwrap();
+    let service = std::fs::read_to_string(folder.join("pid")).unwrap().trim().parse().unwrap();
     process::signal(service, process::Signal::KILL);
     let error = eventually_fails(&*signer).await;
     assert_eq!(error.kind(), ErrorKind::DeviceGone);

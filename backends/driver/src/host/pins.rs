@@ -26,6 +26,8 @@ struct State {
     refused: Option<(Pin, Error)>,
     /// The last PIN that the device took, and whether a person gave it.
     proven: Option<(Pin, bool)>,
+    /// The last PIN that a person gave and the device refused, and what it said.
+    mistyped: Option<(Pin, Error)>,
 }
 
 /// A PIN that may be tried once. The next one is lent when this is dropped.
@@ -45,7 +47,17 @@ impl Vault {
     pub(super) fn give(&self, pin: Pin, use_last_try: bool) {
         let mut state = lock(&self.state);
         let proven = state.proven.take();
-        *state = State { given: Some(pin), use_last_try, refused: None, proven };
+        *state = State { given: Some(pin), use_last_try, refused: None, proven, mistyped: None };
+    }
+
+    /// What the device said of a PIN that a person gave, if it refused it: whoever had its lease may have been somebody else.
+    pub(super) fn verdict(&self, given: &Pin) -> Option<Error> {
+        let state = lock(&self.state);
+        state
+            .mistyped
+            .as_ref()
+            .filter(|(pin, _)| pin.expose() == given.expose())
+            .map(|(_, error)| error.clone())
     }
 
     /// Waits until nobody else tries the PIN and lends it.
@@ -94,6 +106,9 @@ impl Vault {
     /// before is lent on, for devices that want it again for each signature.
     pub(super) fn refused(&self, loan: &Loan, error: Error) {
         let mut state = lock(&self.state);
+        if loan.given {
+            state.mistyped = Some((loan.pin.clone(), error.clone()));
+        }
         state.refused = Some((loan.pin.clone(), error));
         match state.proven.take() {
             Some((pin, given)) if pin.expose() != loan.pin.expose() => {
@@ -157,6 +172,8 @@ mod tests {
             vault.refused(&loan, no());
             drop(loan);
             assert_eq!(vault.lend(&prompt).await.unwrap().pin.expose(), right, "configured, then given");
+            assert!(vault.verdict(&Pin::new("9999".into()).unwrap()).is_some());
+            assert!(vault.verdict(&Pin::new(right.into()).unwrap()).is_none());
             vault.give(Pin::new("2222".into()).unwrap(), false);
             let loan = vault.lend(&prompt).await.unwrap();
             vault.accepted(&loan);

@@ -1,6 +1,6 @@
 //! What the daemon costs before a card: the same signatures with the library called directly and through the daemon, by
-//! turns. On a virtual card, which is quicker than any real one.
-#![allow(clippy::unwrap_used)] // tests
+//! turns. On a virtual card, which is quicker than any real one. `cargo run -p hwtests --example piv_overhead`, on an idle machine
+#![allow(clippy::unwrap_used)] // whatever fails ends it
 
 use std::{process::Command, time::Duration};
 
@@ -15,8 +15,8 @@ use signer_contract::PinSetup;
 /// Whole seconds of one measurement.
 const TIME: u64 = 3;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_keeps_up_with_the_library() {
+#[tokio::main]
+async fn main() {
     let card = Piv::start();
     let daemon = Daemon::start(&[card.toml("yubikey", PinSetup::Right)]).await;
     daemon.make_key("yubikey", "9a").await;
@@ -32,7 +32,7 @@ async fn the_daemon_keeps_up_with_the_library() {
         let calls = load.stop().await;
         assert!(calls.iter().all(|c| c.outcome.is_ok()), "{:?}", calls.iter().find(|c| c.outcome.is_err()));
         let through = calls.len() as f64 / TIME as f64;
-        eprintln!(
+        println!(
             "round {round}: {}; 16 clients of the daemon: {through:.0}/s, ratio {:.2}",
             said.trim(),
             through / rate
@@ -40,7 +40,7 @@ async fn the_daemon_keeps_up_with_the_library() {
         ratios.push(through / rate);
     }
     ratios.sort_by(f64::total_cmp);
-    assert!(ratios[1] > 0.8, "the daemon loses more than a fifth: {ratios:?}");
+    println!("median of the ratios: {:.2}", ratios[1]);
 }
 
 fn run(command: &mut Command) -> String {
