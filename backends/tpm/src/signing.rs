@@ -134,3 +134,50 @@ fn no_ticket() -> tss_esapi::Result<HashcheckTicket> {
         digest: TPM2B_DIGEST::default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hwtests::engines::SwTpm;
+    use signer_core::{
+        BoxFuture, ErrorKind, Generate, GenerateRequest, KeyName, KeySelector, KeyType, PinLease, PinPrompt,
+        PinSource,
+    };
+
+    use super::*;
+    use crate::{TpmBackend, TpmConfig};
+
+    struct NoPins;
+
+    impl PinSource for NoPins {
+        fn lease<'a>(&'a self, _: &'a PinPrompt) -> BoxFuture<'a, Result<Box<dyn PinLease>>> {
+            Box::pin(async { Err(Error::new(ErrorKind::PinRequired, "there is no PIN")) })
+        }
+    }
+
+    /// libtpms makes salts as long as the digest by itself; other TPMs do not.
+    #[test]
+    fn padding_that_is_made_here_is_as_good_as_the_tpms() {
+        let tpm = SwTpm::with_options(&[]);
+        let config = TpmConfig::from_json(tpm.options()).unwrap();
+        let backend = TpmBackend::new(config, "tpm", Arc::new(NoPins)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for key_type in [KeyType::Rsa2048, KeyType::Rsa3072] {
+            let name = KeyName::label(key_type.name()).unwrap();
+            let request = GenerateRequest::new(name.clone(), key_type);
+            runtime.block_on(Generate::generate(&backend, request)).unwrap();
+            let key = backend.find(&KeySelector::Name(name)).unwrap();
+            for hash in HashAlgorithm::ALL {
+                let (algorithm, digest) = (SignatureAlgorithm::RsaPss(hash), Digest::of(hash, b"x"));
+                let signature = backend
+                    .with(|c| {
+                        c.longest_salt = true;
+                        sign(c, &key, algorithm, &digest, None)
+                    })
+                    .unwrap();
+                key.public_key.verify(algorithm, &Input::Digest(digest), signature.as_bytes()).unwrap();
+            }
+        }
+    }
+}
