@@ -86,7 +86,9 @@ async fn a_log_that_is_killed_keeps_what_it_has_acknowledged() {
         let id = signer_log_engine::TileId::new(TileKind::Entries, tile, (size - tile * WIDTH).min(WIDTH))
             .unwrap();
         let bytes = signer_log_engine::read_entry_tile(&folder, Format::Entries, id).unwrap();
-        there.extend(Format::Entries.split_all(&bytes).unwrap().iter().map(|e| e.leaf_hash()));
+        there.extend(
+            Format::Entries.split_all(&bytes).unwrap().iter().map(signer_log_engine::EntryRef::leaf_hash),
+        );
     }
     assert!(acknowledged.len() > 100, "only {} entries were acknowledged", acknowledged.len());
     for (index, hash) in acknowledged.iter() {

@@ -68,17 +68,15 @@ impl Dedup {
             Ok((indexed, connection)) if indexed <= size => Some((indexed, connection)),
             _ => None,
         };
-        let (indexed, mut connection) = match known {
-            Some(known) => known,
-            None => {
-                // Damaged, or of a log that was longer once: it is only an index.
-                tracing::warn!("the index {} is made anew", path.display());
-                for suffix in ["", "-wal", "-shm"] {
-                    let _ = std::fs::remove_file(folder.join(format!("entries.sqlite{suffix}")));
-                }
-                let connection = connect(&path).map_err(|e| failed(&e))?;
-                (0, connection)
+        let (indexed, mut connection) = if let Some(known) = known {
+            known
+        } else {
+            // Damaged, or of a log that was longer once: it is only an index.
+            tracing::warn!("the index {} is made anew", path.display());
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(folder.join(format!("entries.sqlite{suffix}")));
             }
+            (0, connect(&path).map_err(|e| failed(&e))?)
         };
         catch_up(&mut connection, storage, format, indexed, size)?;
         let reader = Mutex::new(connect(&path).map_err(|e| failed(&e))?);
@@ -241,9 +239,9 @@ fn insert(connection: &mut Connection, entries: &[(Hash, u64)]) -> rusqlite::Res
         let mut sorted: Vec<_> = entries.iter().collect();
         sorted.sort_unstable();
         for (identity, index) in sorted {
-            query.execute(params![&identity[..STORED], *index as i64])?;
+            query.execute(params![&identity[..STORED], index.cast_signed()])?;
         }
-        transaction.execute("UPDATE progress SET size = ?1", [end as i64])?;
+        transaction.execute("UPDATE progress SET size = ?1", [end.cast_signed()])?;
     }
     transaction.commit()
 }

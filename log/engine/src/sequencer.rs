@@ -69,23 +69,25 @@ impl Sequencer {
                 let room = batch.entries.len() < self.limits.batch_entries && bytes < self.limits.batch_bytes;
                 next = if room { incoming.try_recv().ok() } else { None };
             }
-            if !self.append(batch, waiting, time) {
+            if !self.append(&batch, waiting, time) {
                 break;
             }
         }
     }
 
     /// One batch, from beginning to end. `false` when the log has to end.
-    fn append(&mut self, batch: Batch, mut waiting: Vec<Waiting>, time: u64) -> bool {
+    fn append(&mut self, batch: &Batch, mut waiting: Vec<Waiting>, time: u64) -> bool {
         // 1. The entries are durable, or none of them is in the log.
-        if let Err(e) = self.storage.stage(&batch, &|| self.frontier.to_bytes()) {
+        if let Err(e) = self.storage.stage(batch, &|| self.frontier.to_bytes()) {
             tracing::warn!("a batch is refused: {e}");
             self.set_health(Some(&e));
             let identities: Vec<_> = waiting.iter().map(|w| w.identity).collect();
             if let Some(shared) = self.shared.upgrade() {
                 shared.dedup.failed(&identities, &e);
             }
-            waiting.into_iter().for_each(|w| drop(w.published.send(Err(e.clone()))));
+            for one in waiting {
+                let _ = one.published.send(Err(e.clone()));
+            }
             return true;
         }
         for (at, one) in waiting.iter_mut().enumerate() {
@@ -99,7 +101,7 @@ impl Sequencer {
         // 2 to 4. Now they must be published: there is no way back, only again.
         let Some(published) = self.publish_until_it_works(&mut growth) else { return false };
         // 5. The callers are answered.
-        self.answer(&batch, waiting, &growth, &published);
+        self.answer(batch, waiting, &growth, &published);
         true
     }
 

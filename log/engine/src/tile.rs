@@ -143,7 +143,9 @@ impl TileNodes {
             return Err(Error::internal(format!("a tile of {} bytes is damaged", bytes.len())));
         }
         let mut tile = Self::default();
-        hashes.iter().for_each(|hash| tile.push(*hash));
+        for hash in hashes {
+            tile.push(*hash);
+        }
         Ok(tile)
     }
 

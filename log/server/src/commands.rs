@@ -176,7 +176,9 @@ async fn check_log(command: Check) -> Result<ExitCode> {
         ),
         Output::Text => {
             println!("{}: {entries} entries and {tiles} tiles read in {seconds:.1} s", checkpoint.origin);
-            wrong.iter().for_each(|w| println!("  {w}"));
+            for one in wrong {
+                println!("  {one}");
+            }
             match wrong.len() {
                 0 => println!("everything is as the checkpoint of {} entries says", checkpoint.size),
                 n => println!("{n} findings: restore these files from a mirror or a backup"),

@@ -70,18 +70,18 @@ impl Remote {
                 .body(Empty::new())
                 .map_err(|e| failed(&e))
         };
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|s| s.is_ready());
+        let idle =
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(SendRequest::is_ready);
         let mut sender = match idle {
             Some(sender) => sender,
             None => self.connect().await?,
         };
-        let response = match sender.send_request(request()?).await {
-            Ok(response) => response,
+        let response = if let Ok(response) = sender.send_request(request()?).await {
+            response
+        } else {
             // A connection that was closed while it was idle.
-            Err(_) => {
-                sender = self.connect().await?;
-                sender.send_request(request()?).await.map_err(|e| failed(&e))?
-            }
+            sender = self.connect().await?;
+            sender.send_request(request()?).await.map_err(|e| failed(&e))?
         };
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_OBJECT)

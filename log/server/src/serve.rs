@@ -103,7 +103,7 @@ pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let personality = match description.kind {
-        Kind::Signature => signature_log(&log, &options, &mut tasks, stopped.clone()).await?,
+        Kind::Signature => signature_log(&log, &options, &mut tasks, stopped.clone())?,
         Kind::Certificate => certificate_log(&log, signer, &options, &mut tasks, stopped.clone())?,
     };
     let app = App {
@@ -115,7 +115,7 @@ pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions
     };
     let mut addresses = Vec::new();
     for address in &options.listen {
-        let listener = listen(*address).await?;
+        let listener = listen(*address)?;
         addresses.push(listener.local_addr().unwrap_or(*address));
         let app = app.clone();
         tasks.spawn(http::accept(listener, stopped.clone(), move |peer, request| {
@@ -123,7 +123,7 @@ pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions
         }));
     }
     if let Some(address) = options.metrics {
-        let listener = listen(address).await?;
+        let listener = listen(address)?;
         let (metrics, log) = (app.metrics.clone(), log.clone());
         let text = move || answer(StatusCode::OK, "text/plain; version=0.0.4", metrics.to_text(&log));
         tasks.spawn(http::accept(listener, stopped, move |_, _| std::future::ready(text())));
@@ -147,7 +147,7 @@ pub(crate) fn checkpoint_signer(
     CheckpointSigner::new(&description.origin, signer, description.kind == Kind::Certificate)
 }
 
-async fn signature_log(
+fn signature_log(
     log: &Log,
     options: &ServeOptions,
     tasks: &mut JoinSet<()>,
@@ -211,7 +211,7 @@ fn certificate_log(
     }))
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
+fn listen(address: SocketAddr) -> Result<TcpListener> {
     let cannot = |e: std::io::Error| {
         Error::new(ErrorKind::DeviceGone, format!("the log cannot listen on {address}"))
             .vendor(e)

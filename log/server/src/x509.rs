@@ -193,8 +193,8 @@ impl<'a> Certificate<'a> {
         encode(SEQUENCE, &content)
     }
 
-    /// Whether it may issue certificates, and how many more below it.
-    pub(crate) fn authority(&self) -> Option<Option<u64>> {
+    /// Whether it may issue certificates: how many authorities may be below it, `u64::MAX` when it does not say.
+    pub(crate) fn authority(&self) -> Option<u64> {
         let constraints = only(self.extension(oid::BASIC_CONSTRAINTS)?.value, SEQUENCE)?;
         let (authority, rest) = tagged(constraints.content, BOOLEAN)?;
         if authority.content != [0xff] {
@@ -208,10 +208,10 @@ impl<'a> Certificate<'a> {
             }
         }
         if rest.is_empty() {
-            return Some(None);
+            return Some(u64::MAX);
         }
         let below = only(rest, INTEGER)?.content;
-        (below.len() <= 7).then(|| Some(below.iter().fold(0, |sum, b| sum << 8 | u64::from(*b))))
+        (below.len() <= 7).then(|| below.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)))
     }
 
     /// What it may be used for; `None` when it does not say.

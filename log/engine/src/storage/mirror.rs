@@ -65,16 +65,13 @@ impl Mirror {
             );
         }
         let mut written = BTreeSet::new();
-        let copied = self.copy(log, before, &new, &mut written);
-        // What the tiles say now, of the tree as it was and as it is.
-        let roots = copied.and_then(|()| Ok((self.root_of(before)?, self.root_of(new.size)?)));
-        let (was, is) = roots?;
-        if was != old_root {
+        let extends = self.copy(log, before, &new, &mut written)?;
+        if !extends || self.root_of(before)? != old_root {
             return Err(
                 self.fork(&note, &format!("the log is not an extension of its tree of {before} entries"))
             );
         }
-        if is != new.root {
+        if self.root_of(new.size)? != new.root {
             return Err(self.fork(
                 &note,
                 &format!("the entries of the log do not have the root of its checkpoint of {}", new.size),
@@ -91,19 +88,28 @@ impl Mirror {
     }
 
     /// Copies all tiles of entries from the one on in which the old tree ends, and builds the tiles of hashes from them.
+    /// `false` when the entries that the copy has already are other ones now.
     fn copy(
         &self,
         log: &dyn Objects,
         before: u64,
         new: &Checkpoint,
         written: &mut BTreeSet<PathBuf>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         for at in before / WIDTH..new.size.div_ceil(WIDTH) {
             let width = (new.size - at * WIDTH).min(WIDTH);
             let id = tile_id(self.format.tile_kind(), at, width)?;
             let bytes = read_entry_tile(log, self.format, id)?;
             let mut leaves = TileNodes::default();
             self.format.split_all(&bytes)?.iter().for_each(|entry| leaves.push(entry.leaf_hash()));
+            // Looked at before anything is written: whatever the log has become, the copy stays what it was.
+            let ours = before.saturating_sub(at * WIDTH).min(WIDTH);
+            if ours > 0 {
+                let ours = read_hash_tile(&self.folder, tile_id(TileKind::Hashes(0), at, ours)?)?;
+                if !leaves.hashes().starts_with(ours.hashes()) {
+                    return Ok(false);
+                }
+            }
             self.issuers(log, &bytes, written)?;
             self.write(&id, &bytes, written)?;
             self.write(&tile_id(TileKind::Hashes(0), at, width)?, &leaves.to_bytes(), written)?;
@@ -122,7 +128,7 @@ impl Mirror {
             }
             (level, from, size) = (level + 1, from / WIDTH, size / WIDTH);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The issuers that a certificate log's entries name.

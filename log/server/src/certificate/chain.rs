@@ -123,12 +123,12 @@ impl<'a> Chain<'a> {
 
     /// What goes into the log.
     pub(super) fn submission(&self) -> Result<Submission> {
-        let fingerprints = self.issuers.iter().map(|der| sha256(der)).collect();
+        let fingerprints: Vec<_> = self.issuers.iter().map(|der| sha256(der)).collect();
         if self.precertificate {
             let tbs = self.leaf.tbs_without(oid::POISON);
-            Submission::precertificate(self.issuer_key_hash, &tbs, self.leaf.der, fingerprints)
+            Submission::precertificate(self.issuer_key_hash, &tbs, self.leaf.der, &fingerprints)
         } else {
-            Submission::certificate(self.leaf.der, fingerprints)
+            Submission::certificate(self.leaf.der, &fingerprints)
         }
     }
 }
@@ -161,9 +161,8 @@ fn issued(below: &Certificate<'_>, issuer: &Certificate<'_>, depth: u64) -> Resu
         return Err(Error::bad_request("a certificate of the chain names another issuer than the next one"));
     }
     match issuer.authority() {
-        Some(None) => {}
-        Some(Some(limit)) if depth <= limit => {}
-        Some(Some(_)) => {
+        Some(limit) if depth <= limit => {}
+        Some(_) => {
             return Err(Error::bad_request(
                 "the chain is longer than one of its authorities allows (pathlen)",
             ));

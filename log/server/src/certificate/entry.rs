@@ -20,24 +20,24 @@ pub(super) struct Submission {
 }
 
 impl Submission {
-    pub(super) fn certificate(der: &[u8], chain: Vec<[u8; 32]>) -> Result<Self> {
+    pub(super) fn certificate(der: &[u8], chain: &[[u8; 32]]) -> Result<Self> {
         let mut signed_entry = vec![0, 0];
         opaque24(&mut signed_entry, der);
-        Self::new(signed_entry, Vec::new(), &chain)
+        Self::new(signed_entry, Vec::new(), chain)
     }
 
     pub(super) fn precertificate(
         issuer_key_hash: [u8; 32],
         tbs: &[u8],
         precertificate: &[u8],
-        chain: Vec<[u8; 32]>,
+        chain: &[[u8; 32]],
     ) -> Result<Self> {
         let mut signed_entry = vec![0, 1];
         signed_entry.extend(issuer_key_hash);
         opaque24(&mut signed_entry, tbs);
         let mut rest = Vec::new();
         opaque24(&mut rest, precertificate);
-        Self::new(signed_entry, rest, &chain)
+        Self::new(signed_entry, rest, chain)
     }
 
     fn new(signed_entry: Vec<u8>, mut rest: Vec<u8>, chain: &[[u8; 32]]) -> Result<Self> {

@@ -108,7 +108,7 @@ impl Verifier {
         let pure = details == PublicKeyDetails::PkixEd25519 && whole_message;
         let (key_type, algorithm) =
             scheme(details).filter(|_| allowed.0.contains(&details) || pure).ok_or_else(|| {
-                let allowed: Vec<_> = allowed.0.iter().map(|d| d.as_str_name()).collect();
+                let allowed: Vec<_> = allowed.0.iter().map(PublicKeyDetails::as_str_name).collect();
                 Error::bad_request(format!("this log does not take on signatures by {name}"))
                     .next(format!("it takes on {}", allowed.join(", ")))
             })?;
