@@ -12,8 +12,7 @@ use std::{
 use hwtests::engines::{Engine, SwTpm};
 use signer_contract::PinSetup;
 use signer_core::{
-    Backend, GenerateRequest, HashAlgorithm, KeyName, KeySelector, KeyType, SignRequest, SignatureAlgorithm,
-    Signer,
+    GenerateRequest, HashAlgorithm, KeyName, KeySelector, KeyType, SignRequest, SignatureAlgorithm, Signer,
 };
 use tss_esapi::{
     Context,
@@ -116,7 +115,7 @@ fn raw(tpm: &SwTpm, key_type: KeyType, hash: HashAlgorithm) -> Rate {
         let none = TPMT_TK_HASHCHECK {
             tag: StructureTag::Hashcheck.into(),
             hierarchy: TPM2_RH_NULL,
-            digest: Default::default(),
+            digest: tss_esapi::tss2_esys::TPM2B_DIGEST::default(),
         };
         let ticket = HashcheckTicket::try_from(none).unwrap();
         context
