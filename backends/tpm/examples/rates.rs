@@ -12,8 +12,7 @@ use std::{
 use hwtests::engines::{Engine, SwTpm};
 use signer_contract::PinSetup;
 use signer_core::{
-    Backend, GenerateRequest, HashAlgorithm, KeyName, KeySelector, KeyType, SignRequest, SignatureAlgorithm,
-    Signer,
+    GenerateRequest, HashAlgorithm, KeyName, KeySelector, KeyType, SignRequest, SignatureAlgorithm, Signer,
 };
 use tss_esapi::{
     Context,
@@ -31,7 +30,7 @@ use tss_esapi::{
         PublicEccParameters, PublicKeyRsa, PublicRsaParameters, RsaExponent, RsaScheme, SignatureScheme,
         SymmetricDefinitionObject,
     },
-    tss2_esys::TPMT_TK_HASHCHECK,
+    tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
 };
 
 const ROUNDS: usize = 5;
@@ -116,7 +115,7 @@ fn raw(tpm: &SwTpm, key_type: KeyType, hash: HashAlgorithm) -> Rate {
         let none = TPMT_TK_HASHCHECK {
             tag: StructureTag::Hashcheck.into(),
             hierarchy: TPM2_RH_NULL,
-            digest: Default::default(),
+            digest: TPM2B_DIGEST::default(),
         };
         let ticket = HashcheckTicket::try_from(none).unwrap();
         context
