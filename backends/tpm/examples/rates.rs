@@ -30,7 +30,7 @@ use tss_esapi::{
         PublicEccParameters, PublicKeyRsa, PublicRsaParameters, RsaExponent, RsaScheme, SignatureScheme,
         SymmetricDefinitionObject,
     },
-    tss2_esys::TPMT_TK_HASHCHECK,
+    tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK},
 };
 
 const ROUNDS: usize = 5;
@@ -115,7 +115,7 @@ fn raw(tpm: &SwTpm, key_type: KeyType, hash: HashAlgorithm) -> Rate {
         let none = TPMT_TK_HASHCHECK {
             tag: StructureTag::Hashcheck.into(),
             hierarchy: TPM2_RH_NULL,
-            digest: tss_esapi::tss2_esys::TPM2B_DIGEST::default(),
+            digest: TPM2B_DIGEST::default(),
         };
         let ticket = HashcheckTicket::try_from(none).unwrap();
         context

@@ -104,7 +104,7 @@ impl TpmBackend {
             Ok(BackendInfo {
                 kind: "tpm".to_owned(),
                 device: self.device.config.tcti.clone(),
-                model: [&known.manufacturer[..], &known.vendor].join(" ").trim().to_owned(),
+                model: format!("{} {}", known.manufacturer, known.vendor).trim().to_owned(),
                 firmware: format!(
                     "firmware {}, TPM 2.0 revision {}.{:02}",
                     known.firmware,

@@ -70,7 +70,7 @@ impl Capabilities {
             algorithms: known,
             key_types,
             manufacturer: manufacturer.trim().to_owned(),
-            vendor: vendor.trim().to_owned(),
+            vendor: vendor.split_whitespace().collect::<Vec<_>>().join(" "),
             firmware: format!("{}.{}.{}.{}", one >> 16, one & 0xFFFF, two >> 16, two & 0xFFFF),
             revision: read(context, property::REVISION)?.unwrap_or_default(),
             slots: read(context, property::TRANSIENT_MIN)?.unwrap_or(3) as usize,

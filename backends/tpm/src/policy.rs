@@ -233,7 +233,10 @@ mod tests {
                     assert!(Policy::from_commands(&commands, None).is_err());
                     assert!(Policy::from_commands(&commands, Some(&self::authority())).is_err());
                 }
-                assert!(Policy::from_commands(&commands[1..], authority.as_ref()).is_err() || pin);
+                assert_eq!(
+                    Policy::from_commands(&commands[1..], authority.as_ref()).is_err(),
+                    authority.is_some()
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Unmodified programs of others read what we made, and we read what they made.
 #![allow(clippy::unwrap_used)] // tests may panic
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use hwtests::{
     engines::{Engine, SwTpm},
@@ -17,12 +17,6 @@ use support::*;
 
 const MESSAGE: &[u8] = b"what others read\n";
 
-fn openssl(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(programs::system("openssl", "openssl"));
-    command.current_dir(folder).args(arguments);
-    command
-}
-
 #[test]
 fn openssl_verifies_every_signature_with_a_salt_as_long_as_the_digest() {
     let tpm = SwTpm::with_options(&[]);
@@ -37,7 +31,7 @@ fn openssl_verifies_every_signature_with_a_salt_as_long_as_the_digest() {
         for algorithm in info.algorithms {
             fs::write(folder.join("sig"), sign(&*signer, algorithm, MESSAGE).unwrap().as_bytes()).unwrap();
             let hash = format!("-{}", algorithm.prehash().unwrap());
-            let mut command = openssl(folder, &["dgst", &hash, "-verify", "key.pub", "-signature", "sig"]);
+            let mut command = tpm.openssl(&["dgst", &hash, "-verify", "key.pub", "-signature", "sig"]);
             if let SignatureAlgorithm::RsaPss(_) = algorithm {
                 command.args(["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"]);
             }
@@ -55,7 +49,7 @@ fn areas(tpm: &SwTpm, label: &str) {
     let text = fs::read_to_string(&file).unwrap();
     let start = text.find("-----BEGIN TSS2 PRIVATE KEY-----").unwrap();
     fs::write(folder.join("block.pem"), &text[start..]).unwrap();
-    let parsed = programs::must(&mut openssl(folder, &["asn1parse", "-in", "block.pem"]));
+    let parsed = programs::must(&mut tpm.openssl(&["asn1parse", "-in", "block.pem"]));
     assert!(parsed.contains("2.23.133.10.1.3") || parsed.contains("Loadable"), "{parsed}");
     let octets: Vec<&str> = parsed
         .lines()
@@ -63,10 +57,16 @@ fn areas(tpm: &SwTpm, label: &str) {
         .map(|l| l.split(':').next().unwrap().trim())
         .collect();
     for (offset, name) in octets[octets.len() - 2..].iter().zip(["key.public", "key.private"]) {
-        programs::must(&mut openssl(
-            folder,
-            &["asn1parse", "-in", "block.pem", "-strparse", offset, "-noout", "-out", name],
-        ));
+        programs::must(&mut tpm.openssl(&[
+            "asn1parse",
+            "-in",
+            "block.pem",
+            "-strparse",
+            offset,
+            "-noout",
+            "-out",
+            name,
+        ]));
     }
 }
 
@@ -120,8 +120,7 @@ fn the_openssl_provider_for_tpms_signs_with_our_file() {
     fs::write(tpm.folder().join("message"), MESSAGE).unwrap();
     let file = tpm.state().join("k.pem");
     programs::must(
-        openssl(tpm.folder(), &["pkeyutl", "-provider", "tpm2", "-provider", "default"])
-            .env("TPM2OPENSSL_TCTI", tpm.tcti())
+        tpm.openssl(&["pkeyutl", "-provider", "tpm2", "-provider", "default"])
             .args(["-sign", "-rawin", "-digest", "sha256", "-in", "message", "-out", "sig", "-inkey"])
             .arg(&file),
     );
@@ -138,11 +137,15 @@ fn we_sign_with_files_that_others_made() {
     drop(backend);
     let theirs = tpm.state().join("provider.pem");
     programs::must(
-        openssl(
-            tpm.folder(),
-            &["genpkey", "-provider", "tpm2", "-provider", "default", "-propquery", "?provider=tpm2"],
-        )
-        .env("TPM2OPENSSL_TCTI", tpm.tcti())
+        tpm.openssl(&[
+            "genpkey",
+            "-provider",
+            "tpm2",
+            "-provider",
+            "default",
+            "-propquery",
+            "?provider=tpm2",
+        ])
         .args(["-algorithm", "EC", "-pkeyopt", "group:P-256", "-pkeyopt", "parent:0x81000001", "-out"])
         .arg(&theirs),
     );
@@ -210,10 +213,9 @@ fn the_tpm_certifies_its_keys() {
         // The endorsement key's certificate, as openssl reads it.
         assert_eq!(certificates.len(), 1);
         fs::write(tpm.folder().join("ek.der"), &certificates[0]).unwrap();
-        let text = programs::must(&mut openssl(
-            tpm.folder(),
-            &["x509", "-inform", "DER", "-in", "ek.der", "-noout", "-issuer"],
-        ));
+        let text = programs::must(
+            &mut tpm.openssl(&["x509", "-inform", "DER", "-in", "ek.der", "-noout", "-issuer"]),
+        );
         assert!(text.contains("swtpm-localca"), "{text}");
     }
     let key = signer_contract::make_private_key(KeyType::EcdsaP256).unwrap();

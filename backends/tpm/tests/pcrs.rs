@@ -1,8 +1,6 @@
 //! Keys that are bound to PCR values, and approvals of other values.
 #![allow(clippy::unwrap_used)] // tests may panic
 
-use std::{path::Path, process::Command};
-
 use hwtests::{
     engines::{Engine, SwTpm},
     programs,
@@ -27,8 +25,8 @@ fn extend(tpm: &SwTpm, value: u8) {
     );
 }
 
-fn openssl(folder: &Path, arguments: &[&str]) {
-    programs::must(Command::new(programs::system("openssl", "openssl")).current_dir(folder).args(arguments));
+fn openssl(tpm: &SwTpm, arguments: &[&str]) {
+    programs::must(&mut tpm.openssl(arguments));
 }
 
 #[test]
@@ -79,10 +77,10 @@ fn an_authority_approves_other_values() {
     for (kind, make_authority) in kinds {
         let tpm = SwTpm::with_options(&[]);
         let folder = tpm.folder().to_owned();
-        openssl(&folder, make_authority);
-        openssl(&folder, &["pkey", "-in", "authority.pem", "-pubout", "-out", "authority.pub"]);
+        openssl(&tpm, make_authority);
+        openssl(&tpm, &["pkey", "-in", "authority.pem", "-pubout", "-out", "authority.pub"]);
         openssl(
-            &folder,
+            &tpm,
             &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "other.pem"],
         );
         let authority =
@@ -118,12 +116,12 @@ fn an_authority_approves_other_values() {
             std::fs::create_dir(&approvals).unwrap();
             std::fs::copy(folder.join("new.policy"), approvals.join("update.policy")).unwrap();
             // Somebody else's signature approves nothing.
-            openssl(&folder, &["dgst", "-sha256", "-sign", "other.pem", "-out", "new.sig", "new.policy"]);
+            openssl(&tpm, &["dgst", "-sha256", "-sign", "other.pem", "-out", "new.sig", "new.policy"]);
             std::fs::copy(folder.join("new.sig"), approvals.join("update.sig")).unwrap();
             let error = sign(&*open(&backend, label).unwrap(), ECDSA, b"x").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied, "{kind}: {error}");
             // The authority's does, at once.
-            openssl(&folder, &["dgst", "-sha256", "-sign", "authority.pem", "-out", "new.sig", "new.policy"]);
+            openssl(&tpm, &["dgst", "-sha256", "-sign", "authority.pem", "-out", "new.sig", "new.policy"]);
             std::fs::copy(folder.join("new.sig"), approvals.join("update.sig")).unwrap();
             let signer = open(&backend, label).unwrap();
             for _ in 0..3 {

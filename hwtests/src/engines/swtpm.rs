@@ -87,7 +87,7 @@ impl SwTpm {
             ),
         );
         programs::must(
-            Command::new(programs::system("swtpm_setup", "swtpm-tools"))
+            without_inheritance(&programs::system("swtpm_setup", "swtpm-tools"))
                 .args(["--tpm2", "--ecc", "--create-ek-cert", "--not-overwrite", "--tpm-state", &at("tpm")])
                 .args(["--config", &at("setup.conf"), "--logfile", &at("setup.log")])
                 .env("XDG_CONFIG_HOME", folder.path()),
@@ -167,9 +167,17 @@ impl SwTpm {
 
     /// A program of tpm2-tools that uses this TPM. On a bare TPM nobody else may be using it.
     pub fn tool(&self, name: &str) -> Command {
-        let mut command = Command::new(programs::system(name, "tpm2-tools"));
+        let mut command = without_inheritance(&programs::system(name, "tpm2-tools"));
         command.env("TPM2TOOLS_TCTI", self.tcti()).current_dir(self.folder.path());
         command.envs(self.environment());
+        command
+    }
+
+    /// openssl, in the engine's folder; with `-provider tpm2` it uses this TPM. Nobody else may be using a bare one.
+    pub fn openssl(&self, arguments: &[&str]) -> Command {
+        let mut command = without_inheritance(&programs::system("openssl", "openssl"));
+        command.env("TPM2OPENSSL_TCTI", self.tcti()).envs(self.environment());
+        command.current_dir(self.folder.path()).args(arguments);
         command
     }
 
@@ -223,7 +231,7 @@ impl SwTpm {
 
     /// Starts it at a certain port; `None` if it did not get it.
     fn at(state: &Path, port: u16) -> Option<Child> {
-        let mut child = Command::new(programs::system("swtpm", "swtpm"))
+        let mut child = without_inheritance(&programs::system("swtpm", "swtpm"))
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
             .arg("--tpmstate")
             .arg(format!("dir={}", state.display()))
@@ -250,6 +258,17 @@ impl SwTpm {
         let _ = child.wait();
         panic!("swtpm does not listen after {PATIENCE:?}");
     }
+}
+
+/// A program that inherits none of our files but standard input, output and error. The TSS opens its sockets without
+/// `O_CLOEXEC`: a program that a test starts while another one talks to its TPM would hold that connection open, and a bare
+/// TPM has only one.
+fn without_inheritance(program: &Path) -> Command {
+    const CLOSE: &str = "for fd in /proc/self/fd/*; do fd=${fd##*/}; ((fd < 3)) || eval \"exec $fd>&-\"; done; \
+                         exec \"$@\"";
+    let mut command = Command::new(programs::system("bash", "bash"));
+    command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
 }
 
 /// Whether this very process listens at the port. Connecting would use up swtpm's only connection.
@@ -282,7 +301,7 @@ impl Manager {
     fn start(tcti: &str, folder: &Path) -> Self {
         let socket = folder.join("bus");
         let address = format!("unix:path={}", socket.display());
-        let mut bus = Command::new(programs::system("dbus-daemon", "dbus"))
+        let mut bus = without_inheritance(&programs::system("dbus-daemon", "dbus"))
             .args(["--session", "--nofork", "--nopidfile", "--nosyslog", "--address", &address])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -296,7 +315,7 @@ impl Manager {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let daemon = Command::new(programs::system("tpm2-abrmd", "tpm2-abrmd"))
+        let daemon = without_inheritance(&programs::system("tpm2-abrmd", "tpm2-abrmd"))
             .args(["--session", "--allow-root", "--tcti", tcti])
             .env("DBUS_SESSION_BUS_ADDRESS", &address)
             .stdout(Stdio::null())
@@ -307,7 +326,7 @@ impl Manager {
         let mut ready = false;
         while !ready {
             ready = programs::output(
-                Command::new(programs::system("tpm2_getrandom", "tpm2-tools"))
+                without_inheritance(&programs::system("tpm2_getrandom", "tpm2-tools"))
                     .arg("4")
                     .env("TPM2TOOLS_TCTI", "tabrmd:bus_type=session")
                     .env("DBUS_SESSION_BUS_ADDRESS", &this.address),
