@@ -2,7 +2,7 @@
 # Every unmodified client against the running stack; one PASS/FAIL line each. Environment as in `run`, which starts this.
 # Exit status = number of failures.
 # shellcheck disable=SC2086,SC2046,SC2015 # lists of words are meant
-cd "$WORK"; mkdir -p c; export HOME=$WORK/home; mkdir -p "$HOME"; fails=0; rm -rf jscache "$HOME/.sigstore"
+cd "$WORK" || exit 2; mkdir -p c; export HOME=$WORK/home; mkdir -p "$HOME"; fails=0; rm -rf jscache "$HOME/.sigstore"
 I=dev@example.test; U=http://localhost:18080; C=$COSIGN; V="--certificate-identity $I --certificate-oidc-issuer $U"
 TR="--trusted-root trusted_root.json"; SC="--signing-config signing_config.json"; S="$PY -m sigstore --trust-config trust_config.json"
 PV="--cert-identity $I --cert-oidc-issuer $U"; J=$JS
