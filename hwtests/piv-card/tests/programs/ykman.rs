@@ -1,16 +1,29 @@
 //! `ykman` 5.9, Yubico's own tool: the one that knows all of the newest firmware.
 
-use hwtests_piv_card::{CardOptions, Firmware, Pcscd, VirtualCard};
+use std::process::Command;
 
-use crate::support::{Bench, MANAGEMENT_KEY, SERIAL, end, ykman};
+use hwtests_piv_card::{CardOptions, Firmware, Pcscd, READER_NAME, VirtualCard};
+
+use crate::support::{Bench, MANAGEMENT_KEY, end, ykman};
 
 impl Bench {
     fn ykman(&self, words: &str) -> String {
-        self.run(ykman(), &format!("--device {SERIAL} {words}"))
+        let (success, said) = end(self.ykman_command(words));
+        assert!(success, "ykman {words}: {said}");
+        said
     }
 
     fn ykman_fails(&self, words: &str) -> String {
-        self.fail(ykman(), &format!("--device {SERIAL} {words}"))
+        let (success, said) = end(self.ykman_command(words));
+        assert!(!success, "ykman {words} succeeded: {said}");
+        said
+    }
+
+    /// By the name of the reader: to look for a serial number, ykman waits three seconds for a card in the empty slot.
+    fn ykman_command(&self, words: &str) -> Command {
+        let mut command = self.command(ykman(), "");
+        command.arg("--reader").arg(format!("{READER_NAME} 00 00")).args(words.split_whitespace());
+        command
     }
 }
 
