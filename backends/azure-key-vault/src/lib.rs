@@ -4,7 +4,7 @@
 //! opened by their address, `azurekms://VAULT/KEY[/VERSION]`.
 //!
 //! Nothing that the service answers is taken on trust: the identifier of the key and the signature itself are verified
-//! before a signature leaves ([`signer`]). Every failure is classified in one table ([`fault`]).
+//! before a signature leaves (`signer`). Every failure is classified in one table (`fault`).
 
 mod algorithm;
 mod backend;

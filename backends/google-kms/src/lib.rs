@@ -4,7 +4,7 @@
 //! rings are opened by their address, `gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K[/versions/N]`.
 //!
 //! Nothing that the service answers is taken on trust: checksums, the name of the version and the signature itself are
-//! verified before a signature leaves ([`signer`]). Every failure is classified in one table ([`fault`]).
+//! verified before a signature leaves (`signer`). Every failure is classified in one table (`fault`).
 
 mod algorithm;
 mod attest;
