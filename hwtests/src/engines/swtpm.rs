@@ -226,7 +226,10 @@ impl SwTpm {
                 return (port, child);
             }
         }
-        panic!("swtpm found no two free ports in a row");
+        panic!(
+            "swtpm found no two free ports in a row: {}",
+            std::fs::read_to_string(log(state)).unwrap_or_default()
+        );
     }
 
     /// Starts it at a certain port; `None` if it did not get it.
@@ -241,7 +244,7 @@ impl SwTpm {
             .arg(format!("type=tcp,port={}", port + 1))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(log(state)).expect("a log can be written"))
             .spawn()
             .unwrap_or_else(|e| panic!("swtpm cannot be started: {e}"));
         let start = Instant::now();
@@ -258,6 +261,11 @@ impl SwTpm {
         let _ = child.wait();
         panic!("swtpm does not listen after {PATIENCE:?}");
     }
+}
+
+/// What swtpm says, beside its state.
+fn log(state: &Path) -> PathBuf {
+    state.with_extension("log")
 }
 
 /// A program that inherits none of our files but standard input, output and error. The TSS opens its sockets without
