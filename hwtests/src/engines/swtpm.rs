@@ -1,7 +1,6 @@
 //! swtpm: a TPM 2.0 in software, bare or behind the resource manager of the TPM2 software stack.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -215,18 +214,19 @@ impl SwTpm {
     }
 
     /// Two ports in a row can't be asked for, so some are tried until one pair is swtpm's: it ends when it can't have
-    /// them, and nobody takes them from it once it has.
+    /// them, and nobody takes them from it once it has. They are below those that the kernel gives to connections.
     fn somewhere(state: &Path) -> (u16, Child) {
         for _ in 0..50 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
-            let port = free.expect("a port can be bound").port();
-            if port < u16::MAX
-                && let Some(child) = Self::at(state, port)
-            {
+            let chance = u16::from_str_radix(&random_secret()[..4], 16).expect("secrets are hexadecimal");
+            let port = 10_000 + chance % 11_000 * 2;
+            if let Some(child) = Self::at(state, port) {
                 return (port, child);
             }
         }
-        panic!("swtpm found no two free ports in a row");
+        panic!(
+            "swtpm found no two free ports in a row: {}",
+            std::fs::read_to_string(log(state)).unwrap_or_default()
+        );
     }
 
     /// Starts it at a certain port; `None` if it did not get it.
@@ -241,7 +241,7 @@ impl SwTpm {
             .arg(format!("type=tcp,port={}", port + 1))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(log(state)).expect("a log can be written"))
             .spawn()
             .unwrap_or_else(|e| panic!("swtpm cannot be started: {e}"));
         let start = Instant::now();
@@ -258,6 +258,11 @@ impl SwTpm {
         let _ = child.wait();
         panic!("swtpm does not listen after {PATIENCE:?}");
     }
+}
+
+/// What swtpm says, beside its state.
+fn log(state: &Path) -> PathBuf {
+    state.with_extension("log")
 }
 
 /// A program that inherits none of our files but standard input, output and error. The TSS opens its sockets without
