@@ -1,5 +1,6 @@
 //! What the daemon costs before a card: the same signatures with the library called directly and through the daemon, by
-//! turns. On a virtual card, which is quicker than any real one. `cargo run -p hwtests --example piv_overhead`, on an idle machine
+//! turns, on a card that takes 50 ms for the private operation. The quickest real ones take about that long.
+//! `cargo run -p hwtests --example piv_overhead`, on an idle machine
 #![allow(clippy::unwrap_used)] // whatever fails ends it
 
 use std::{process::Command, time::Duration};
@@ -10,16 +11,19 @@ use hwtests::{
     load::Load,
     programs,
 };
+use hwtests_piv_card::{Fault, FaultKind};
 use signer_contract::PinSetup;
 
 /// Whole seconds of one measurement.
-const TIME: u64 = 3;
+const TIME: u64 = 5;
 
 #[tokio::main]
 async fn main() {
     let card = Piv::start();
     let daemon = Daemon::start(&[card.toml("yubikey", PinSetup::Right)]).await;
     daemon.make_key("yubikey", "9a").await;
+    let slow = FaultKind::Slow(Duration::from_millis(50));
+    card.card().fault(Fault { kind: slow, count: u32::MAX, instruction: Some(0x87) });
     let mut ratios = Vec::new();
     for round in 0..3 {
         let mut direct = card.pcscd().command(programs::ours("examples/card_throughput"));

@@ -28,6 +28,13 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(1);
 /// How long another program may hold the card before whoever waits is told.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever waits has waited for this long before being told: the card may be free any moment.
+const GRACE: Duration = Duration::from_millis(300);
+/// How long the card is worked with without a pause. Programs that wait for it look every 100 ms whether it is free, and would
+/// otherwise wait for ever.
+const SHIFT: Duration = Duration::from_secs(2);
+/// A pause in which they get their turn.
+const BREAK: Duration = Duration::from_millis(110);
 /// How often a piece of work is begun again when the card or the service went away in the middle.
 const ATTEMPTS: u32 = 4;
 /// What a card needs that is being given power.
@@ -86,6 +93,7 @@ impl Device {
             connection: None,
             tries: Tries::default(),
             changing: false,
+            shift: Instant::now(),
             told: None,
         };
         std::thread::Builder::new()
@@ -117,6 +125,7 @@ impl Device {
             progress: progress.clone(),
         };
         let ended = || Error::internal("the card's thread has ended");
+        let asked = Instant::now();
         self.messages.send(Message::Work(job)).map_err(|_| ended())?;
         loop {
             match receiver.recv_timeout(Duration::from_millis(20)) {
@@ -126,7 +135,7 @@ impl Device {
             }
             let give_up = if until.is_some_and(|t| t <= Instant::now()) {
                 Error::new(ErrorKind::TimedOut, "the deadline passed before the card was free")
-            } else if self.is_held() {
+            } else if asked.elapsed() > GRACE && self.is_held() {
                 Error::new(
                     ErrorKind::Busy { retry_after: Duration::from_secs(1) },
                     "another program holds the card and does not let it go",
@@ -187,6 +196,8 @@ struct Owner {
     tries: Tries,
     /// The piece of work used the management key: it may have changed something.
     changing: bool,
+    /// When the card was last left to others for a while.
+    shift: Instant,
     /// Whether the card was there when it was last told.
     told: Option<bool>,
 }
@@ -194,13 +205,24 @@ struct Owner {
 impl Owner {
     fn run(mut self, inbox: &Receiver<Message>) {
         loop {
-            match inbox.recv_timeout(IDLE) {
+            if self.shift.elapsed() > SHIFT {
+                std::thread::sleep(BREAK);
+                self.shift = Instant::now();
+            }
+            let idle = Instant::now();
+            let message = inbox.recv_timeout(IDLE);
+            if idle.elapsed() > BREAK {
+                self.shift = Instant::now();
+            }
+            match message {
                 Ok(Message::Work(job)) => self.work(job),
                 Ok(Message::Look) => self.look(),
                 Err(RecvTimeoutError::Timeout) => {
                     self.connection = None;
                     // Nothing to give up any more: sleep until there is something to do.
-                    match inbox.recv() {
+                    let message = inbox.recv();
+                    self.shift = Instant::now();
+                    match message {
                         Ok(Message::Work(job)) => self.work(job),
                         Ok(Message::Look) => self.look(),
                         Err(_) => return,

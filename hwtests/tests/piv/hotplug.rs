@@ -261,3 +261,38 @@ async fn another_program_does_not_let_the_card_go() {
     sign(&*signer, "after").await.unwrap();
     assert_eq!(backend.restarts(), 0);
 }
+
+/// Under load, too, others get their turn: a program that waits looks only every 100 ms whether the card is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_daemon_does_not_starve_others() {
+    let card = Piv::start();
+    let backend = serve(&card, PinSetup::Right).await;
+    generate(&*backend, "9a", KeyType::EcdsaP256).await;
+    let signer = open(&*backend, "9a").await;
+    // As slow as a real one.
+    let slow = FaultKind::Slow(Duration::from_millis(60));
+    card.card().fault(Fault { kind: slow, count: u32::MAX, instruction: Some(0x87) });
+    let stop = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..4)
+        .map(|task| {
+            let (signer, stop) = (signer.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    sign(&*signer, &format!("task {task}")).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    let mut tool = card.tool();
+    tool.args(["-a", "verify-pin", "-P", &card.pin()]);
+    tokio::task::spawn_blocking(move || programs::must(&mut tool)).await.unwrap();
+    let took = start.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    eprintln!("another program was done after {took:?}");
+    assert!(took < Duration::from_secs(20), "another program waited {took:?}");
+}
