@@ -1,7 +1,7 @@
 //! The daemon: who may use which key for what.
 //!
-//! A request's way, from the outside in: [`server`] accepts connections and knows whose they are; [`service`] is the
-//! API; [`state`] finds the key and asks [`grants`]; [`compose`] has put what measures, queues and limits around it;
+//! A request's way, from the outside in: `server` accepts connections and knows whose they are; `service` is the
+//! API; `state` finds the key and asks `grants`; `compose` has put what measures, queues and limits around it;
 //! the backend, in this process or in a driver's, signs.
 
 mod allocator;
