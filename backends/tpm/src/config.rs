@@ -26,7 +26,7 @@ pub struct TpmConfig {
     /// The persistent handle of the storage parent that keys are sealed under.
     #[serde(default, deserialize_with = "handle")]
     pub parent: Handle,
-    /// Encrypts what goes to and from the TPM. About seven times slower.
+    /// Encrypts what goes to and from the TPM. About six times slower.
     #[serde(default)]
     pub parameter_encryption: bool,
     /// A file with the owner's authorisation, where it has one. Needed once, to make the parent.
