@@ -37,7 +37,7 @@ fn main() -> Result<()> {
         let rate = times.len() as f64 / start.elapsed().as_secs_f64();
         times.sort();
         println!(
-            "{} {slot} {}: {rate:.0} signatures/s, p50 {:.2?}, p99 {:.2?}",
+            "{} {slot} {}: {rate:.1} signatures/s, p50 {:.2?}, p99 {:.2?}",
             backend.describe().await?.device,
             signer.info().public_key.key_type(),
             times[times.len() / 2],
