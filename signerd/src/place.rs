@@ -10,7 +10,8 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, Pin, Result, UnlockRequest,
+    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, KeySelector, Pin, Result, Signer,
+    UnlockRequest,
 };
 use signer_driver::DriverBackend;
 use tokio::sync::Notify;
@@ -154,6 +155,38 @@ impl Place {
             Running::Up { backend, .. } => Ok(compose::backend(self.is_inside(), backend.clone())),
             Running::Down(error) => Err(error.clone()),
         }
+    }
+
+    /// Finds a key in the first of these places that has it: also gives the change of that place's keys that was the
+    /// last one before.
+    pub(crate) async fn find(
+        places: &[Arc<Self>],
+        selector: &KeySelector,
+    ) -> Result<(Arc<Self>, u64, Arc<dyn Signer>)> {
+        let mut reason = None;
+        for place in places {
+            let epoch = place.epoch();
+            let opened = match place.backend() {
+                Ok(backend) => backend.open(selector).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(signer) => return Ok((place.clone(), epoch, signer)),
+                Err(error) => {
+                    let error = error.device(place.name());
+                    if error.kind() != ErrorKind::NotFound {
+                        place.failed(&error);
+                        reason.get_or_insert(error);
+                    } else if !matches!(selector, KeySelector::Address(_)) {
+                        reason.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        Err(reason.unwrap_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no backend has a key with this address")
+                .next("`signer keys list` shows the keys that there are")
+        }))
     }
 
     /// The driver processes, where there are some.
@@ -304,6 +337,11 @@ impl Place {
     /// What is wrong with it; `None` when it is healthy.
     pub(crate) fn trouble(&self) -> Option<Error> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).now.clone()
+    }
+
+    /// Whether its last health check went well.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).now.is_none()
     }
 
     /// Notes how it is, and tells when that is new. Returns whether it was.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use signerd_api::{BackendStatus, Client};
+use signerd_api::{BackendStatus, Client, MemberStatus, NamedKey};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -15,7 +15,9 @@ use crate::{
 
 /// Say whether the daemon and its backends work
 ///
-/// Exits with 0 when all is well, 1 when a backend is down, 3 when the daemon cannot be reached.
+/// Also shows the keys that several places hold, and how each of these is.
+///
+/// Exits with 0 when all is well, 1 when a backend or such a key is down, 3 when the daemon cannot be reached.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,14 +29,16 @@ impl Status {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
         let backends = client.backends().await?;
+        let keys = client.named_keys().await?;
         let serving = serving(&client).await?;
-        let healthy = backends.iter().all(|b| b.health.is_none());
+        let healthy = backends.iter().all(|b| b.health.is_none()) && keys.iter().all(NamedKey::is_usable);
         context.answer(
-            text(&client, serving, &backends),
+            text(&client, serving, &backends) + &members_text(&keys),
             &json!({
                 "socket": client.socket(),
                 "serving": serving,
                 "backends": backends.iter().map(object).collect::<Vec<_>>(),
+                "keys": keys.iter().map(named_key).collect::<Vec<_>>(),
             }),
         );
         Ok(if healthy && serving { Exit::Done } else { Exit::Failed })
@@ -65,6 +69,45 @@ fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
         .collect();
     text.push_str(&table::layout(["BACKEND", "KIND", "DEVICE", "HEALTH"], &rows));
     text
+}
+
+/// The keys that several places hold, a line for each place.
+fn members_text(keys: &[NamedKey]) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let mut rows = Vec::new();
+    for key in keys {
+        for (at, member) in key.members.iter().enumerate() {
+            let name = if at == 0 { key.name.clone() } else { String::new() };
+            let order = if at == 0 { key.order.clone() } else { String::new() };
+            rows.push([name, order, member.reference.clone(), state(member)]);
+        }
+    }
+    format!("\n{}", table::layout(["KEY", "ORDER", "MEMBER", "STATE"], &rows))
+}
+
+/// How a member is, in words.
+pub(crate) fn state(member: &MemberStatus) -> String {
+    let word = if member.state == "ok" { "ok".to_owned() } else { member.state.to_uppercase() };
+    member.error.as_ref().map_or(word.clone(), |e| format!("{word}: {e}"))
+}
+
+/// A key that several places hold, as programs read it.
+pub(crate) fn named_key(key: &NamedKey) -> serde_json::Value {
+    let members = key.members.iter().map(|m| {
+        json!({
+            "reference": m.reference,
+            "state": m.state,
+            "error": m.error.as_ref().map(error_json),
+        })
+    });
+    json!({
+        "name": key.name,
+        "order": key.order,
+        "usable": key.is_usable(),
+        "members": members.collect::<Vec<_>>(),
+    })
 }
 
 fn object(backend: &BackendStatus) -> serde_json::Value {

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     backend_from_pb,
-    convert::{evidence_from_pb, policy_to_pb},
+    convert::{evidence_from_pb, members_from_pb, named_key_from_pb, policy_to_pb},
     error_from_pb, error_from_status, key_from_pb, pb,
     status::{is_connection_loss, late},
 };
@@ -67,6 +67,48 @@ pub struct BackendStatus {
     pub abilities: Vec<Ability>,
     /// What is wrong with it; `None` when it is healthy.
     pub health: Option<Error>,
+}
+
+/// A configured name of a key that several places hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedKey {
+    /// The name.
+    pub name: String,
+    /// Which member is asked first: `first` or `round-robin`.
+    pub order: String,
+    /// The places, in the configured order.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One of the places that hold a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// As configured.
+    pub reference: String,
+    /// `ok`, `down`, `resting`, `unchecked` or `different`.
+    pub state: String,
+    /// Why it is not used.
+    pub error: Option<Error>,
+}
+
+impl NamedKey {
+    /// Whether some member can sign.
+    pub fn is_usable(&self) -> bool {
+        self.members.iter().any(|m| m.state == "ok")
+    }
+}
+
+/// A key, and the places that hold it.
+#[derive(Clone, Debug)]
+pub struct KeyDescription {
+    /// What to ask for it by: backend/key with its version, or the configured name of a key that several places hold.
+    pub reference: String,
+    /// Its backend; its configured name where several places hold it.
+    pub backend: BackendName,
+    /// What is known of it.
+    pub info: KeyInfo,
+    /// The places that hold it, where there are several.
+    pub several: Option<NamedKey>,
 }
 
 /// A page of the keys of one or of all backends.
@@ -178,6 +220,13 @@ impl Client {
         answer.backends.into_iter().map(backend_from_pb).collect()
     }
 
+    /// The configured keys that several places hold, as far as the caller has a grant for them.
+    pub async fn named_keys(&self) -> Result<Vec<NamedKey>> {
+        let rpc = |mut c: Rpc, r| async move { c.list_backends(r).await };
+        let answer = self.ask(self.deadline(), pb::ListBackendsRequest {}, rpc).await?;
+        Ok(answer.named_keys.into_iter().map(named_key_from_pb).collect())
+    }
+
     async fn backend_status(&self, name: &BackendName) -> Result<BackendStatus> {
         self.backends().await?.into_iter().find(|b| b.name == *name).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("the daemon has no backend {name}"))
@@ -218,17 +267,33 @@ impl Client {
         Ok(list)
     }
 
-    /// What is known of a key.
+    /// What is known of a key, and its backend. A key that several places hold has its configured name for both: see
+    /// [`Self::describe`].
     pub async fn key_info(&self, key: &str) -> Result<(BackendName, KeyInfo)> {
+        let description = self.describe(key).await?;
+        Ok((description.backend, description.info))
+    }
+
+    /// A key, and the places that hold it.
+    pub async fn describe(&self, key: &str) -> Result<KeyDescription> {
         let request = pb::GetKeyRequest { key: key.to_owned() };
         let rpc = |mut c: Rpc, r| async move { c.get_key(r).await };
-        key_from_pb(self.ask(self.deadline(), request, rpc).await?)
+        let mut key = self.ask(self.deadline(), request, rpc).await?;
+        let reference = key.reference.clone();
+        let (order, members) = (std::mem::take(&mut key.order), std::mem::take(&mut key.members));
+        let several = (!members.is_empty()).then(|| NamedKey {
+            name: reference.clone(),
+            order,
+            members: members_from_pb(members),
+        });
+        let (backend, info) = key_from_pb(key)?;
+        Ok(KeyDescription { reference, backend, info, several })
     }
 
     /// A key as a signer.
     pub async fn key(&self, key: &str) -> Result<RemoteSigner> {
-        let (backend, info) = self.key_info(key).await?;
-        Ok(RemoteSigner::new(self.clone(), &backend, info))
+        let KeyDescription { reference, info, .. } = self.describe(key).await?;
+        Ok(RemoteSigner::new(self.clone(), reference, info))
     }
 
     /// Makes a key in `backend`.

@@ -1,13 +1,10 @@
 //! A caller's grants around a key.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::{Arc, OnceLock};
 
 use signer_core::{
     BoxFuture, Event, Input, KeyInfo, Result, SignRequest, Signature, SignatureAlgorithm, Signer,
-    TouchListener, TouchPolicy,
+    TouchListener, TouchPolicy, TouchPrompt,
 };
 
 use crate::{
@@ -37,21 +34,21 @@ impl Policed {
     async fn sign_touched(&self, request: SignRequest) -> Result<Signature> {
         let caller = self.caller.describe().await;
         let purpose = purpose(&request);
-        let place = self.entry.place().clone();
-        let told = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(OnceLock::new());
         let listener = {
-            let (place, told) = (place.clone(), told.clone());
+            let (entry, told) = (self.entry.clone(), told.clone());
             TouchListener::new(move |prompt| {
-                told.store(true, Relaxed);
+                let (place, key) = entry.touched(&prompt.key);
                 place.tell(What::Backend(Event::TouchRequired {
-                    prompt: prompt.clone(),
+                    prompt: TouchPrompt { key: key.clone(), ..prompt.clone() },
                     caller: caller.clone(),
                     purpose: purpose.clone(),
                 }));
+                let _ = told.set((place, key));
             })
         };
         // Also when the caller goes away.
-        let _ended = Ended { place, told, key: self.info().name.to_string() };
+        let _ended = Ended(told);
         self.entry.signer().sign(request.on_touch(listener)).await
     }
 }
@@ -66,16 +63,12 @@ fn purpose(request: &SignRequest) -> String {
 }
 
 /// Tells the watchers that nobody need touch the device any more.
-struct Ended {
-    place: Arc<Place>,
-    told: Arc<AtomicBool>,
-    key: String,
-}
+struct Ended(Arc<OnceLock<(Arc<Place>, String)>>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        if self.told.load(Relaxed) {
-            self.place.tell(What::Backend(Event::TouchEnded { key: std::mem::take(&mut self.key) }));
+        if let Some((place, key)) = self.0.get() {
+            place.tell(What::Backend(Event::TouchEnded { key: key.clone() }));
         }
     }
 }
