@@ -31,6 +31,8 @@ pub enum Carry {
     Nothing = 2,
     /// Connections are cut in the middle of the server's answers.
     Halves = 3,
+    /// The server's answers 10 ms later, as from another place in the same region.
+    Late = 4,
 }
 
 /// A proxy for TCP connections to one server.
@@ -115,6 +117,10 @@ async fn back(server: &mut OwnedReadHalf, client: &mut OwnedWriteHalf, how: &Ato
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     client.write_all(&[*byte]).await.ok()?;
                 }
+            }
+            x if x == Carry::Late as u8 => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                client.write_all(bytes).await.ok()?;
             }
             x if x == Carry::Halves as u8 => {
                 client.write_all(&bytes[..n / 2]).await.ok()?;
