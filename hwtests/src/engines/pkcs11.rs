@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use signer_core::{Backend, Error, Pin, Result};
+use signer_contract::Profile;
+use signer_core::{Ability, Backend, Error, Pin, Result};
 use signer_driver::{DriverBackend, DriverConfig};
 
 use crate::{programs, toml_path};
@@ -53,4 +54,9 @@ impl Token<'_> {
         };
         Ok(DriverBackend::start(config).await?)
     }
+}
+
+/// What PKCS#11 has at most, whoever's module it is: no versions of keys.
+pub(crate) fn profile() -> Profile {
+    Profile::full().without(Ability::Rotate)
 }
