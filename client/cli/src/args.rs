@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, doctor, init, keys, manual, sign, status, verify, watch};
+use crate::{attest, demo, doctor, init, keys, manual, sign, status, verify, watch};
 
 /// Signs with keys that never leave their device, through the signerd daemon.
 #[derive(Debug, Parser)]
@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Sign(sign::Sign),
     Verify(verify::Verify),
     Keys(keys::Keys),
+    Attest(attest::Attest),
     Status(status::Status),
     Watch(watch::Watch),
     Init(init::Init),

@@ -2,6 +2,7 @@
 
 mod args;
 mod atomic;
+mod attest;
 mod bundle;
 mod content;
 mod context;
@@ -52,6 +53,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Sign(command) => command.run(context).await,
             Command::Verify(command) => command.run(context).await,
             Command::Keys(command) => command.run(context).await,
+            Command::Attest(command) => command.run(context).await,
             Command::Status(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Watch(command) => command.run(context).await,
