@@ -5,7 +5,9 @@
 
 mod certificate;
 mod cli;
+mod clock;
 mod commands;
+mod decode;
 mod fetch;
 mod http;
 mod limits;
