@@ -10,11 +10,13 @@ pub mod fixture;
 pub mod http2;
 pub mod load;
 pub mod log;
+pub mod monitor;
 pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod scripted;
+pub mod webhook;
 
 use std::time::{Duration, Instant};
 

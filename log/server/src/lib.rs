@@ -12,6 +12,7 @@ mod fetch;
 mod http;
 mod limits;
 mod metrics;
+mod monitor;
 mod place;
 mod route;
 mod serve;

@@ -211,7 +211,7 @@ fn certificate_log(
     }))
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let cannot = |e: std::io::Error| {
         Error::new(ErrorKind::DeviceGone, format!("the log cannot listen on {address}"))
             .vendor(e)
