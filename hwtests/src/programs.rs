@@ -77,6 +77,12 @@ pub fn rekor_tiles() -> PathBuf {
     PATH.get_or_init(|| engine("rekor-tiles.sh")).clone()
 }
 
+/// A folder with playwright-core, which drives Debian's Chromium, installed once into the user's cache.
+pub fn playwright() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("chromium.sh")).clone()
+}
+
 /// ykman, Yubico's own tool, installed once into the user's cache.
 pub fn ykman() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -97,6 +97,12 @@ pub(crate) struct Serve {
     /// Signature log: what an entry gets that is in the log already.
     #[arg(long, value_name = "HOW", default_value = "refuse")]
     pub(crate) duplicates: Duplicates,
+    /// Serve no page for people at / and below /ui/.
+    #[arg(long)]
+    pub(crate) no_page: bool,
+    /// Keep no index by which the page finds entries by hash and identity.
+    #[arg(long)]
+    pub(crate) no_search_index: bool,
     #[command(flatten)]
     pub(crate) daemon: Daemon,
 }
@@ -297,6 +303,8 @@ impl Serve {
             algorithms: self.algorithms.clone(),
             dsse: !self.no_dsse,
             answer_duplicates: self.duplicates == Duplicates::Answer,
+            page: !self.no_page,
+            search: !self.no_search_index,
         }
     }
 }

@@ -13,6 +13,7 @@ mod http;
 mod limits;
 mod metrics;
 mod monitor;
+mod page;
 mod place;
 mod route;
 mod serve;
