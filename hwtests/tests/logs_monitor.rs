@@ -355,6 +355,7 @@ async fn shrinking_forging_and_other_entries_are_found() {
     let output = cached.once(&[]);
     assert!(output.status.success(), "{}", programs::text(&output));
     assert!(programs::text(&output).contains("older checkpoint"), "{}", programs::text(&output));
+    assert!(at("forged", place.to_str().unwrap()).once(&[]).status.success());
     // Entries that are not those of the checkpoint.
     let tile = std::fs::read_dir(place.join("tile/entries/000.p")).unwrap();
     for file in tile.flatten() {
@@ -373,6 +374,9 @@ async fn shrinking_forging_and_other_entries_are_found() {
     signature.replace_range(last..=last, other);
     std::fs::write(place.join("checkpoint"), format!("{text}\n\n— log.example {signature}\n")).unwrap();
     fails("forged", place.to_str().unwrap(), "not signed by the log's key");
+    let first = at("first", place.to_str().unwrap()).once(&[]);
+    assert_eq!(first.status.code(), Some(3), "before anything is known, the key may be another log's");
+    assert!(programs::text(&first).contains("--public-key"), "{}", programs::text(&first));
     // Something that is no checkpoint is a trouble that may pass.
     std::fs::write(place.join("checkpoint"), "<html>please log in</html>").unwrap();
     assert_eq!(at("page", place.to_str().unwrap()).once(&[]).status.code(), Some(3));

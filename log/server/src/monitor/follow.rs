@@ -105,6 +105,10 @@ impl Follower {
         let parsed = Note::parse(&note)?;
         let stated = match parsed.verify(&self.key) {
             Ok(time) => time,
+            // Before anything is known of the log, it is more likely that the key is another log's.
+            Err(e) if position.is_none() => {
+                return Err(e.next("are --origin and --public-key those of this log?").into());
+            }
             Err(e) => {
                 return Err(Trouble::Broken(Box::new(broken(
                     format!("the checkpoint is not signed by the log's key: {}", e.what()),

@@ -105,7 +105,7 @@ pub(super) fn show(inner: &Inner, size: u64) -> Result<Shown> {
                 dt { "Root" } dd { (hash(&checkpoint.root)) }
                 dt { "Seen" } dd { (clock::for_people(past.seen)) }
             }
-            h3 { "Signatures" }
+            h2 { "Signatures" }
             (signatures)
             @if !signed { p.verdict.bad { "The log's own signature does not verify." } }
         }

@@ -46,20 +46,23 @@ fn results(inner: &Inner, text: &str) -> Result<Markup> {
             Ok(html! { div.card { (table(inner.kind, &entries)) } })
         } else {
             let size = published.checkpoint.size;
-            Ok(nothing(&format!(
-                "The log has {} entries so far, the last one is {}.",
-                number(size),
-                number(size.saturating_sub(1))
-            )))
+            Ok(nothing(
+                text,
+                &format!(
+                    "The log has {} entries so far, the last one is {}.",
+                    number(size),
+                    number(size.saturating_sub(1))
+                ),
+            ))
         };
     }
     let Some(index) = inner.index.as_ref().filter(|index| index.searchable) else {
-        return Ok(nothing("This log keeps no search index: entries are found by their index alone."));
+        return Ok(nothing(text, "This log keeps no search index: entries are found by their index alone."));
     };
     let behind = published.checkpoint.size.saturating_sub(index.progress()?);
     let found = match hash(text) {
-        Some(hash) => by_hash(inner, index, &hash)?,
-        None => by_name(&index.by_name(text, NAMES, OF_NAME)?),
+        Some(hash) => by_hash(inner, index, text, &hash)?,
+        None => by_name(text, &index.by_name(text, NAMES, OF_NAME)?),
     };
     Ok(html! {
         (found)
@@ -67,8 +70,8 @@ fn results(inner: &Inner, text: &str) -> Result<Markup> {
     })
 }
 
-fn nothing(why: &str) -> Markup {
-    html! { div.card { p { "Nothing was found. " (why) } (help()) } }
+fn nothing(text: &str, why: &str) -> Markup {
+    html! { div.card { p { "Nothing was found for " b { (text) } ". " (why) } (help()) } }
 }
 
 /// A hash as people write it.
@@ -78,7 +81,7 @@ fn hash(text: &str) -> Option<Vec<u8>> {
     hex::decode(digits).ok().filter(known).or_else(|| STANDARD.decode(digits).ok().filter(known))
 }
 
-fn by_hash(inner: &Inner, index: &Index, hash: &[u8]) -> Result<Markup> {
+fn by_hash(inner: &Inner, index: &Index, text: &str, hash: &[u8]) -> Result<Markup> {
     let published = inner.log.published();
     let mut entries = Vec::new();
     let candidates = index.by_hash(hash, ENTRIES + 1)?;
@@ -92,6 +95,7 @@ fn by_hash(inner: &Inner, index: &Index, hash: &[u8]) -> Result<Markup> {
     }
     if entries.is_empty() {
         return Ok(nothing(
+            text,
             "No entry has this hash: not as an artifact's digest, nor of a key, nor of a leaf.",
         ));
     }
@@ -109,9 +113,9 @@ fn has(entry: &Decoded, hash: &[u8]) -> bool {
         || entry.signers.iter().any(|s| s.fingerprint == hash)
 }
 
-fn by_name(found: &[Named]) -> Markup {
+fn by_name(text: &str, found: &[Named]) -> Markup {
     if found.is_empty() {
-        return nothing("No certificate in this log has a name with that in it.");
+        return nothing(text, "No certificate in this log has a name with that in it.");
     }
     html! {
         div.card {
