@@ -436,7 +436,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.state.unwrap(), Path::new("/etc/monitor.sqlite"));
         assert_eq!(config.start, Some(Start::Now));
-        assert_eq!(config.max_age, Some(Duration::from_secs(7200)));
+        assert_eq!(config.max_age, Some(Duration::from_hours(2)));
         assert_eq!(config.rules.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["release", "key"]);
         assert_eq!(config.rules[0].extensions[0].0, "1.3.6.1.4.1.57264.1.12");
         assert_eq!(config.reports[0], Destination::File("/etc/matches.jsonl".into()));

@@ -130,7 +130,7 @@ impl Follower {
             return Ok(Round::default());
         };
         if new.size < before.size {
-            self.is_older(&new, &before, &objects).map_err(|e| match e {
+            is_older(&new, &before, &objects).map_err(|e| match e {
                 Trouble::Broken(mut b) => {
                     b.before = Some(position.note.clone());
                     b.after.clone_from(&note);
@@ -144,7 +144,7 @@ impl Follower {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (proof, prefix_root, wrong) = match self.prove(&before, &new, &objects) {
+            let (proof, prefix_root, wrong) = match prove(&before, &new, &objects) {
                 Ok(()) => break,
                 Err(Unproven::Passing(e)) => return Err(e.into()),
                 Err(Unproven::Wrong { proof, prefix_root, what }) => (proof, prefix_root, what),
@@ -184,61 +184,6 @@ impl Follower {
             |e| Error::internal("the log's tiles do not have the root of its checkpoint").vendor(e.what()),
         )?;
         Ok(tree)
-    }
-
-    /// Proves that the new checkpoint extends the one before, from the log's tiles.
-    fn prove(&self, before: &Checkpoint, new: &Checkpoint, objects: &dyn Objects) -> Result<(), Unproven> {
-        if before.size == new.size {
-            let wrong =
-                |what: String| Err(Unproven::Wrong { proof: Vec::new(), prefix_root: Some(new.root), what });
-            return match verify_consistency((before.size, &before.root), (new.size, &new.root), &[]) {
-                Ok(()) => Ok(()),
-                Err(e) => wrong(e.what().to_owned()),
-            };
-        }
-        let proof = consistency_proof(before.size, new.size, &StoredNodes::new(objects, new.size))
-            .map_err(Unproven::Passing)?;
-        verify_consistency((before.size, &before.root), (new.size, &new.root), &proof).map_err(|e| {
-            // Does the proof hold for some other root of the size before? Then the log has another history.
-            let prefix_root = prefix_root(before.size, new, &proof, objects);
-            Unproven::Wrong { proof, prefix_root, what: e.what().to_owned() }
-        })
-    }
-
-    /// A smaller checkpoint than the one that is known may come from a cache: it is, if the log can still prove that the known one
-    /// extends it.
-    fn is_older(&self, new: &Checkpoint, before: &Checkpoint, objects: &Recorder<'_>) -> Result<(), Trouble> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let proof = consistency_proof(new.size, before.size, &StoredNodes::new(objects, before.size));
-            let (proof, wrong) = match proof {
-                Ok(proof) => {
-                    let trees = ((new.size, &new.root), (before.size, &before.root));
-                    match verify_consistency(trees.0, trees.1, &proof) {
-                        Ok(()) => return Ok(()),
-                        Err(e) => (Some(proof), e.what().to_owned()),
-                    }
-                }
-                // Tiles that the log once had are gone: it was put back.
-                Err(e) if e.kind() == ErrorKind::Internal => (None, e.what().to_owned()),
-                Err(e) => return Err(e.into()),
-            };
-            if tries == TRIES {
-                return Err(Trouble::Broken(Box::new(Broken {
-                    reason: format!(
-                        "the log has shrunk from {} entries to {}, and cannot prove the larger tree: {wrong}",
-                        before.size, new.size
-                    ),
-                    before: None,
-                    after: Vec::new(),
-                    proof,
-                    prefix_root: None,
-                    objects: objects.take(),
-                })));
-            }
-            let _ = objects.take();
-        }
     }
 
     /// Reads the next entries up to the checkpoint, proves them, and makes durable what they are reported as.
@@ -370,6 +315,61 @@ enum Unproven {
     Passing(Error),
     /// It does not hold. `prefix_root` is there when it holds for another root of the old size.
     Wrong { proof: Vec<Hash>, prefix_root: Option<Hash>, what: String },
+}
+
+/// Proves that the new checkpoint extends the one before, from the log's tiles.
+fn prove(before: &Checkpoint, new: &Checkpoint, objects: &dyn Objects) -> Result<(), Unproven> {
+    if before.size == new.size {
+        let wrong =
+            |what: String| Err(Unproven::Wrong { proof: Vec::new(), prefix_root: Some(new.root), what });
+        return match verify_consistency((before.size, &before.root), (new.size, &new.root), &[]) {
+            Ok(()) => Ok(()),
+            Err(e) => wrong(e.what().to_owned()),
+        };
+    }
+    let proof = consistency_proof(before.size, new.size, &StoredNodes::new(objects, new.size))
+        .map_err(Unproven::Passing)?;
+    verify_consistency((before.size, &before.root), (new.size, &new.root), &proof).map_err(|e| {
+        // Does the proof hold for some other root of the size before? Then the log has another history.
+        let prefix_root = prefix_root(before.size, new, &proof, objects);
+        Unproven::Wrong { proof, prefix_root, what: e.what().to_owned() }
+    })
+}
+
+/// A smaller checkpoint than the one that is known may come from a cache: it is, if the log can still prove that the known one
+/// extends it.
+fn is_older(new: &Checkpoint, before: &Checkpoint, objects: &Recorder<'_>) -> Result<(), Trouble> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let proof = consistency_proof(new.size, before.size, &StoredNodes::new(objects, before.size));
+        let (proof, wrong) = match proof {
+            Ok(proof) => {
+                let trees = ((new.size, &new.root), (before.size, &before.root));
+                match verify_consistency(trees.0, trees.1, &proof) {
+                    Ok(()) => return Ok(()),
+                    Err(e) => (Some(proof), e.what().to_owned()),
+                }
+            }
+            // Tiles that the log once had are gone: it was put back.
+            Err(e) if e.kind() == ErrorKind::Internal => (None, e.what().to_owned()),
+            Err(e) => return Err(e.into()),
+        };
+        if tries == TRIES {
+            return Err(Trouble::Broken(Box::new(Broken {
+                reason: format!(
+                    "the log has shrunk from {} entries to {}, and cannot prove the larger tree: {wrong}",
+                    before.size, new.size
+                ),
+                before: None,
+                after: Vec::new(),
+                proof,
+                prefix_root: None,
+                objects: objects.take(),
+            })));
+        }
+        let _ = objects.take();
+    }
 }
 
 /// The root that the new tree has for its first `old` entries, if the proof shows that.

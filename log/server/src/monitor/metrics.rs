@@ -37,6 +37,9 @@ struct Sink {
     waiting: u64,
 }
 
+/// A figure that each place has: its name, its kind, and itself.
+type OfSink = (&'static str, &'static str, fn(&Sink) -> u64);
+
 impl Metrics {
     fn sink(&self, name: &str, change: impl FnOnce(&mut Sink)) {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +82,7 @@ impl Metrics {
                 writeln!(out, "# TYPE signer_log_monitor_{name} {kind}\nsigner_log_monitor_{name} {value}");
         }
         let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_sinks: [(&str, &str, fn(&Sink) -> u64); 3] = [
+        let of_sinks: [OfSink; 3] = [
             ("delivered_total", "counter", |s| s.delivered),
             ("delivery_failures_total", "counter", |s| s.failures),
             ("waiting_reports", "gauge", |s| s.waiting),

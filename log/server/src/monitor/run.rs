@@ -127,7 +127,7 @@ fn sink(destination: &Destination) -> Result<Sink> {
         Destination::Stdout => Sink::Stdout,
         Destination::File(path) => Sink::File(path.clone()),
         Destination::Webhook { url, secret, ca_file } => {
-            Sink::Webhook(Webhook::new(url, secret.as_deref(), ca_file.as_deref())?)
+            Sink::Webhook(Box::new(Webhook::new(url, secret.as_deref(), ca_file.as_deref())?))
         }
     })
 }

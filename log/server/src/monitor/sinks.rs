@@ -32,7 +32,7 @@ use super::{
 pub(super) enum Sink {
     Stdout,
     File(PathBuf),
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
 }
 
 impl Sink {
@@ -191,7 +191,7 @@ pub(super) struct End {
 
 /// Pauses between tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 impl Delivery {
     /// Nothing more will come; what waits may take so long, and with `to_the_last` as long again each time that some arrive.

@@ -169,7 +169,7 @@ impl State {
             let mut query = self.connection.prepare_cached(
                 "SELECT number, id, body FROM outbox WHERE sink = ?1 ORDER BY number LIMIT ?2",
             )?;
-            let rows = query.query_map(params![sink, most as i64], |row| {
+            let rows = query.query_map(params![sink, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
                 Ok(Waiting { number: row.get(0)?, report: Report { id: row.get(1)?, body: row.get(2)? } })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()

@@ -106,7 +106,7 @@ impl Index {
             let reader = self.reader();
             let mut query =
                 reader.prepare_cached("SELECT at FROM hashes WHERE hash = ?1 ORDER BY at DESC LIMIT ?2")?;
-            let rows = query.query_map(params![stored, most as i64], |row| row.get::<_, i64>(0))?;
+            let rows = query.query_map(params![stored, limit(most)], |row| row.get::<_, i64>(0))?;
             rows.map(|at| at.map(i64::cast_unsigned)).collect::<rusqlite::Result<Vec<_>>>()
         };
         find().map_err(|e| failed(&e))
@@ -122,7 +122,7 @@ impl Index {
                 "SELECT id, name FROM names WHERE name LIKE ?1 ESCAPE '\\' ORDER BY name <> ?2 COLLATE NOCASE, length(name), name LIMIT ?3",
             )?;
             let pattern = format!("%{escaped}%");
-            let rows = query.query_map(params![pattern, text, names as i64], |row| {
+            let rows = query.query_map(params![pattern, text, limit(names)], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
             })?;
             let mut found = Vec::new();
@@ -130,7 +130,7 @@ impl Index {
                 let (id, name) = row?;
                 let mut query = reader
                     .prepare_cached("SELECT at FROM named WHERE name = ?1 ORDER BY at DESC LIMIT ?2")?;
-                let rows = query.query_map(params![id, entries as i64 + 1], |row| row.get::<_, i64>(0))?;
+                let rows = query.query_map(params![id, limit(entries + 1)], |row| row.get::<_, i64>(0))?;
                 let mut indices =
                     rows.map(|at| at.map(i64::cast_unsigned)).collect::<rusqlite::Result<Vec<_>>>()?;
                 let more = indices.len() > entries;
@@ -149,7 +149,7 @@ impl Index {
             let mut query = reader.prepare_cached(
                 "SELECT size, seen, note FROM checkpoints WHERE seen < ?1 ORDER BY minute DESC LIMIT ?2",
             )?;
-            let rows = query.query_map(params![before.cast_signed(), most as i64], past)?;
+            let rows = query.query_map(params![before.cast_signed(), limit(most)], past)?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(|e| failed(&e))
@@ -167,6 +167,11 @@ impl Index {
         };
         read().map_err(|e| failed(&e))
     }
+}
+
+/// A number of rows as SQLite wants it.
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
 }
 
 fn past(row: &rusqlite::Row<'_>) -> rusqlite::Result<Past> {
