@@ -3,18 +3,21 @@
 //!
 //! What is missing on the machine is a failure with a sentence that says what to install, never a skipped test.
 
+pub mod authority;
 pub mod daemon;
 pub mod engines;
 pub mod fixture;
 pub mod http2;
 pub mod load;
 pub mod log;
+pub mod monitor;
 pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod real;
 pub mod scripted;
+pub mod webhook;
 
 use std::time::{Duration, Instant};
 

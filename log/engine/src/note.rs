@@ -281,6 +281,11 @@ impl Note {
         &self.text
     }
 
+    /// All signatures, verified or not: the name of the key, its four bytes, and the signature.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, [u8; 4], &[u8])> {
+        self.signatures.iter().map(|(name, hint, signature)| (&**name, *hint, &**signature))
+    }
+
     /// Verifies the signatures by `key`, and gives the time that the last of them states (0 for kinds without one).
     /// `Denied` when there is none, or when one does not verify.
     pub fn verify(&self, key: &NoteKey) -> Result<u64> {

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     certificate,
     cli::{Check, Command, Daemon, Freeze, Init, Mirror, Output, Prove, Serve, Which},
-    fetch::Remote,
+    fetch::{Http, Remote},
     place::{Description, Kind, note_key},
     serve::{checkpoint_signer, serve},
 };
@@ -33,6 +33,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Prove(command) => prove(command).await,
         Command::Freeze(command) => freeze_log(command).await,
         Command::Mirror(command) => mirror(command).await,
+        Command::Monitor(command) => crate::monitor::run(*command).await,
     }
 }
 
@@ -105,14 +106,14 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
 }
 
 /// A log to read, wherever it is.
-struct Readable {
-    objects: Box<dyn Objects>,
-    key: NoteKey,
-    kind: Kind,
+pub(crate) struct Readable {
+    pub(crate) objects: Box<dyn Objects>,
+    pub(crate) key: NoteKey,
+    pub(crate) kind: Kind,
 }
 
 impl Readable {
-    fn open(which: &Which) -> Result<Self> {
+    pub(crate) fn open(which: &Which) -> Result<Self> {
         let is_url = which.log.contains("://");
         let folder = Path::new(&which.log);
         let description = if is_url { None } else { Description::read(folder).ok() };
@@ -135,8 +136,11 @@ impl Readable {
             (None, Some(description)) => description.note_key()?,
             (None, None) => return Err(missing("--public-key")),
         };
-        let objects: Box<dyn Objects> =
-            if is_url { Box::new(Remote::new(&which.log)?) } else { Box::new(Folder::new(folder)) };
+        let objects: Box<dyn Objects> = if is_url {
+            Box::new(Remote::new(&which.log, Http::new(which.ca_file.as_deref())?)?)
+        } else {
+            Box::new(Folder::new(folder))
+        };
         Ok(Self { objects, key, kind })
     }
 
@@ -152,7 +156,9 @@ impl Readable {
 }
 
 /// Runs what reads a log in a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::internal("the work panicked")))
 }
 

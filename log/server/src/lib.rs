@@ -5,11 +5,15 @@
 
 mod certificate;
 mod cli;
+mod clock;
 mod commands;
+mod decode;
 mod fetch;
 mod http;
 mod limits;
 mod metrics;
+mod monitor;
+mod page;
 mod place;
 mod route;
 mod serve;

@@ -17,6 +17,7 @@ use crate::{
     certificate::{CertificateLog, Roots, Usages},
     http::{self, answer},
     limits::Rate,
+    page::Page,
     place::{Description, Kind},
     route::{App, Personality},
     signature::{self, Algorithms, Options, SignatureLog},
@@ -45,6 +46,10 @@ pub struct ServeOptions {
     pub dsse: bool,
     /// Whether a signature log answers what it has already with the proof instead of 409.
     pub answer_duplicates: bool,
+    /// Whether there is a page for people, at `/` and below `/ui/`.
+    pub page: bool,
+    /// Whether the page finds entries by hash and identity, which takes an index beside the log.
+    pub search: bool,
 }
 
 impl Default for ServeOptions {
@@ -60,6 +65,8 @@ impl Default for ServeOptions {
             algorithms: Vec::new(),
             dsse: true,
             answer_duplicates: false,
+            page: true,
+            search: true,
         }
     }
 }
@@ -106,9 +113,21 @@ pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions
         Kind::Signature => signature_log(&log, &options, &mut tasks, stopped.clone())?,
         Kind::Certificate => certificate_log(&log, signer, &options, &mut tasks, stopped.clone())?,
     };
+    let page = if options.page {
+        let (page, ended) = Page::new(&log, description.kind, options.search, Vec::new(), stopped.clone())?;
+        tasks.spawn(async move {
+            if let Some(ended) = ended {
+                let _ = ended.await;
+            }
+        });
+        Some(page)
+    } else {
+        None
+    };
     let app = App {
         log: log.clone(),
         personality,
+        page,
         rate: Arc::new(Rate::new(options.rate)),
         bodies: Arc::default(),
         metrics: Arc::default(),
@@ -211,7 +230,7 @@ fn certificate_log(
     }))
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let cannot = |e: std::io::Error| {
         Error::new(ErrorKind::DeviceGone, format!("the log cannot listen on {address}"))
             .vendor(e)
