@@ -123,6 +123,9 @@ pub(crate) struct Which {
     /// What the log is for.
     #[arg(long)]
     pub(crate) kind: Option<Kind>,
+    /// For https: the certificate authorities to trust instead of the system's, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

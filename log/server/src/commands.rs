@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     certificate,
     cli::{Check, Command, Daemon, Freeze, Init, Mirror, Output, Prove, Serve, Which},
-    fetch::Remote,
+    fetch::{Http, Remote},
     place::{Description, Kind, note_key},
     serve::{checkpoint_signer, serve},
 };
@@ -135,8 +135,11 @@ impl Readable {
             (None, Some(description)) => description.note_key()?,
             (None, None) => return Err(missing("--public-key")),
         };
-        let objects: Box<dyn Objects> =
-            if is_url { Box::new(Remote::new(&which.log)?) } else { Box::new(Folder::new(folder)) };
+        let objects: Box<dyn Objects> = if is_url {
+            Box::new(Remote::new(&which.log, Http::new(which.ca_file.as_deref())?)?)
+        } else {
+            Box::new(Folder::new(folder))
+        };
         Ok(Self { objects, key, kind })
     }
 
