@@ -286,6 +286,19 @@ impl Note {
         self.signatures.iter().map(|(name, hint, signature)| (&**name, *hint, &**signature))
     }
 
+    /// The signature lines by `key`, verified, as they stand in the note. Empty when there is none.
+    pub fn lines_by(&self, key: &NoteKey) -> Result<String> {
+        let mut lines = String::new();
+        for (name, hint, signature) in &self.signatures {
+            if *name == key.name && *hint == key.hint() {
+                key.verify(&self.text, signature)?;
+                let blob = STANDARD.encode([&hint[..], signature].concat());
+                lines.push_str(&format!("— {name} {blob}\n"));
+            }
+        }
+        Ok(lines)
+    }
+
     /// Verifies the signatures by `key`, and gives the time that the last of them states (0 for kinds without one).
     /// `Denied` when there is none, or when one does not verify.
     pub fn verify(&self, key: &NoteKey) -> Result<u64> {

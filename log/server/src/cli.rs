@@ -5,7 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use signer_core::ErrorKind;
 
-use crate::{commands, place::Kind, serve::ServeOptions};
+use crate::{
+    commands,
+    location::{Location, S3Options},
+    place::Kind,
+    serve::ServeOptions,
+};
 
 /// The transparency logs: signatures (Rekor v2) and certificates (static-ct-api).
 #[derive(Debug, Parser)]
@@ -43,9 +48,11 @@ pub(crate) struct Daemon {
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The folder of the new log.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) storage: PathBuf,
+    /// Where the new log is kept: a folder, or objects in an S3 bucket.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub(crate) storage: Location,
+    #[command(flatten)]
+    pub(crate) s3: S3Options,
     /// What it is for.
     #[arg(long)]
     pub(crate) kind: Kind,
@@ -61,9 +68,23 @@ pub(crate) struct Init {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// The folder of the log.
+    /// Where the log is kept.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub(crate) storage: Location,
+    #[command(flatten)]
+    pub(crate) s3: S3Options,
+    /// For s3://: a folder for the index of entries, which is made again when it is lost; default below ~/.cache/signer-log.
     #[arg(long, value_name = "DIR")]
-    pub(crate) storage: PathBuf,
+    pub(crate) state: Option<PathBuf>,
+    /// Who must cosign each checkpoint before it is published: a file in C2SP's tlog-policy form.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) witness_policy: Option<PathBuf>,
+    /// How many milliseconds the witnesses have.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
+    pub(crate) witness_timeout: u64,
+    /// For witnesses with https: the certificate authorities to trust instead of the system's, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) witness_ca_file: Option<PathBuf>,
     /// Where to answer HTTP and gRPC; may be given several times.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub(crate) listen: Vec<SocketAddr>,
@@ -119,7 +140,7 @@ pub(crate) enum Duplicates {
 /// Which log: a folder says itself what it is, a URL has to be told.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// The log: a folder, or the URL under which its checkpoint is.
+    /// The log: a folder, s3://BUCKET/PREFIX, or the URL under which its checkpoint is.
     #[arg(value_name = "DIR|URL")]
     pub(crate) log: String,
     /// The log's public key, PEM, or a verifier key (name+hash+base64).
@@ -134,6 +155,8 @@ pub(crate) struct Which {
     /// For https: the certificate authorities to trust instead of the system's, PEM.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) s3: S3Options,
 }
 
 #[derive(Debug, Args)]
@@ -168,9 +191,11 @@ pub(crate) enum Output {
 
 #[derive(Debug, Args)]
 pub(crate) struct Freeze {
-    /// The folder of the log; no server may be running on it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) storage: PathBuf,
+    /// Where the log is kept; no server may be running on a folder.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub(crate) storage: Location,
+    #[command(flatten)]
+    pub(crate) s3: S3Options,
     /// The key, if the daemon knows it by another name now.
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -188,6 +213,17 @@ pub(crate) struct Mirror {
     /// Go on for ever, looking every so many seconds.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) follow: Option<u64>,
+    /// Be a witness of the log (C2SP tlog-witness): cosign its checkpoints with this Ed25519 key, as the daemon knows it.
+    #[arg(long, value_name = "KEY", requires = "witness_name")]
+    pub(crate) cosign: Option<String>,
+    /// The witness's name: a URL without scheme, such as witness.example.com/one.
+    #[arg(long, value_name = "NAME", requires = "cosign")]
+    pub(crate) witness_name: Option<String>,
+    /// Where the witness answers add-checkpoint.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) daemon: Daemon,
 }
 
 #[derive(Debug, Args)]
@@ -305,6 +341,7 @@ impl Serve {
             answer_duplicates: self.duplicates == Duplicates::Answer,
             page: !self.no_page,
             search: !self.no_search_index,
+            witnesses: None,
         }
     }
 }
@@ -319,6 +356,7 @@ pub fn run(cli: Cli) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    more_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -339,5 +377,15 @@ pub fn run(cli: Cli) -> ExitCode {
                 _ => 1,
             })
         }
+    }
+}
+
+/// Each connection is a file: as many as the system allows, not the thousand that is usual for programs that use `select`.
+fn more_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays as it is: {e}");
     }
 }

@@ -1,7 +1,7 @@
 //! The parsers of foreign bytes as the fuzz targets call them.
 #![allow(missing_docs)]
 
-use crate::{certificate, signature, x509::Certificate};
+use crate::{certificate, signature, witness, x509::Certificate};
 
 /// A request of the signature log.
 pub fn signature_request(bytes: &[u8]) {
@@ -36,4 +36,9 @@ pub fn entries(bytes: &[u8]) {
 /// A request of the certificate log, with the first certificate as its only root.
 pub fn add_chain(bytes: &[u8]) {
     certificate::fuzz(bytes);
+}
+
+/// A request to a witness, and a policy.
+pub fn witness(bytes: &[u8]) {
+    witness::fuzz(bytes);
 }

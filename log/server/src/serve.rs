@@ -10,17 +10,19 @@ use std::{
 
 use hyper::StatusCode;
 use signer_core::{Error, ErrorKind, PublicKey, Result, Signer};
-use signer_log_engine::{CheckpointSigner, Limits, LocalStorage, Log};
+use signer_log_engine::{CheckpointSigner, Limits, Log};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     certificate::{CertificateLog, Roots, Usages},
     http::{self, answer},
     limits::Rate,
+    location::Opened,
     page::Page,
     place::{Description, Kind},
     route::{App, Personality},
     signature::{self, Algorithms, Options, SignatureLog},
+    witness::Panel,
 };
 
 /// What an operator may choose. `Default` is what `signer-log serve` does when nothing is said.
@@ -50,6 +52,8 @@ pub struct ServeOptions {
     pub page: bool,
     /// Whether the page finds entries by hash and identity, which takes an index beside the log.
     pub search: bool,
+    /// Who cosigns the checkpoints.
+    pub witnesses: Option<Arc<Panel>>,
 }
 
 impl Default for ServeOptions {
@@ -67,6 +71,7 @@ impl Default for ServeOptions {
             answer_duplicates: false,
             page: true,
             search: true,
+            witnesses: None,
         }
     }
 }
@@ -101,11 +106,23 @@ impl Running {
 
 /// Opens the log of a folder and serves it. The signer must be the key that the log was made with, wherever it is.
 pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions) -> Result<Running> {
-    let description = Description::read(folder)?;
-    let storage = Arc::new(LocalStorage::open(folder)?);
-    let limits =
-        Limits { waiting: options.waiting, frozen: description.is_frozen(folder), ..Limits::default() };
-    let checkpoints = checkpoint_signer(&description, signer.clone())?;
+    Description::read(folder)?;
+    serve_at(&Opened::folder(folder)?, signer, options).await
+}
+
+/// The same for a place that is open already.
+pub(crate) async fn serve_at(
+    place: &Opened,
+    signer: Arc<dyn Signer>,
+    options: ServeOptions,
+) -> Result<Running> {
+    let description = place.description()?;
+    let limits = Limits { waiting: options.waiting, frozen: place.is_frozen()?, ..Limits::default() };
+    let mut checkpoints = checkpoint_signer(&description, signer.clone())?;
+    if let Some(panel) = &options.witnesses {
+        checkpoints = checkpoints.witnessed(panel.clone());
+    }
+    let storage = place.storage.clone();
     let log = Log::open(storage, description.kind.format(), checkpoints, limits).await?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();

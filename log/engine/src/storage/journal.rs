@@ -186,7 +186,7 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
     out
 }
 
-fn decode(body: &[u8]) -> Result<Batch> {
+pub(super) fn decode(body: &[u8]) -> Result<Batch> {
     let read = || {
         let (begin, rest) = body.split_first_chunk::<8>()?;
         let (count, mut rest) = rest.split_first_chunk::<4>()?;

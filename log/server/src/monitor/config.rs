@@ -15,7 +15,7 @@ use super::{
     pattern::Pattern,
     rules::{self, Content, Rule},
 };
-use crate::{cli::Which, place::Kind};
+use crate::{cli::Which, location::S3Options, place::Kind};
 
 /// Everything that a monitor needs to know.
 #[derive(Debug)]
@@ -284,6 +284,8 @@ impl Partial {
             origin: self.log.origin,
             kind: self.log.kind,
             ca_file: self.log.ca_file,
+            // A bucket is reached as the AWS command line would: by its variables and files.
+            s3: S3Options::default(),
         };
         Ok(Config {
             which,

@@ -52,7 +52,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(command: Monitor) -> Result<ExitCode> {
     let config = Config::load(&command)?;
-    let log = Readable::open(&config.which)?;
+    let log = Readable::open(&config.which).await?;
     let sinks = config.reports.iter().map(sink).collect::<Result<Vec<_>>>()?;
     let names = sinks.iter().map(Sink::name).collect();
     let state = Arc::new(Mutex::new(State::open(&config.state, &log.key, names)?));
