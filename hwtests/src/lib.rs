@@ -13,6 +13,7 @@ pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod pty;
 pub mod scripted;
 
 use std::time::{Duration, Instant};

@@ -11,6 +11,7 @@ use signer_core::{
 };
 
 use crate::{
+    call::Call,
     events::What,
     grants::{AlgorithmSet, Operations, denied},
     identity::Identity,
@@ -23,9 +24,16 @@ pub(crate) struct Policed {
     pub(crate) entry: Arc<Entry>,
     pub(crate) caller: Arc<Identity>,
     pub(crate) allowed: AlgorithmSet,
+    /// What the caller says the call is for.
+    pub(crate) label: Option<String>,
 }
 
 impl Policed {
+    /// The same for a call that says what it is for.
+    pub(crate) fn labelled(self, call: &Call) -> Self {
+        Self { label: call.label(), ..self }
+    }
+
     /// What the caller is told who asks for more than is granted.
     pub(crate) async fn deny(&self, algorithm: Option<SignatureAlgorithm>) -> signer_core::Error {
         let place = self.entry.place();
@@ -40,18 +48,22 @@ impl Policed {
         let place = self.entry.place().clone();
         let told = Arc::new(AtomicBool::new(false));
         let listener = {
-            let (place, told) = (place.clone(), told.clone());
+            let (place, told, label) = (place.clone(), told.clone(), self.label.clone());
+            let about = self.caller.clone();
             TouchListener::new(move |prompt| {
                 told.store(true, Relaxed);
-                place.tell(What::Backend(Event::TouchRequired {
+                let event = Event::TouchRequired {
                     prompt: prompt.clone(),
                     caller: caller.clone(),
                     purpose: purpose.clone(),
-                }));
+                    label: label.clone(),
+                };
+                place.tell_about(What::Backend(event), vec![about.clone()]);
             })
         };
         // Also when the caller goes away.
-        let _ended = Ended { place, told, key: self.info().name.to_string() };
+        let (key, caller) = (self.info().name.to_string(), self.caller.clone());
+        let _ended = Ended { place, told, key, caller };
         self.entry.signer().sign(request.on_touch(listener)).await
     }
 }
@@ -70,12 +82,14 @@ struct Ended {
     place: Arc<Place>,
     told: Arc<AtomicBool>,
     key: String,
+    caller: Arc<Identity>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         if self.told.load(Relaxed) {
-            self.place.tell(What::Backend(Event::TouchEnded { key: std::mem::take(&mut self.key) }));
+            let event = Event::TouchEnded { key: std::mem::take(&mut self.key) };
+            self.place.tell_about(What::Backend(event), vec![self.caller.clone()]);
         }
     }
 }
