@@ -75,7 +75,13 @@ pub fn memory_holds(pid: u32, needle: &[u8]) -> usize {
         let mut bytes = vec![0; (to - from) as usize];
         // Pages that were never touched cannot be read on some kernels: what can be is enough.
         let Ok(read) = memory.read_at(&mut bytes, from) else { continue };
-        found += bytes[..read].windows(needle.len()).filter(|w| *w == needle).count();
+        let mut rest = &bytes[..read];
+        // Without optimisation, windows() over a heap takes seconds.
+        while let Some(at) = rest.iter().position(|b| *b == needle[0]) {
+            rest = &rest[at..];
+            found += usize::from(rest.starts_with(needle));
+            rest = &rest[1..];
+        }
     }
     found
 }

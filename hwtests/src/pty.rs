@@ -30,7 +30,7 @@ impl Terminal {
         let mut script = Command::new(programs::system("script", "util-linux"));
         script.args(["--quiet", "--flush", "--return", "--echo", "never", "--command"]);
         // Of a size, whatever this program itself runs in.
-        let line = format!("stty rows 50 cols 200; exec {}", words.join(" "));
+        let line = format!("stty rows 50 cols 200 echo; exec {}", words.join(" "));
         script.arg(line).arg("/dev/null").env_clear();
         for (name, value) in command.get_envs() {
             if let Some(value) = value {

@@ -5,6 +5,7 @@ use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use signerd_api::Client;
 use crate::{
     args::{Common, Output},
     failure::Failure,
-    prompts::Means,
+    prompts::{self, Means},
 };
 
 pub(crate) struct Context {
@@ -25,11 +26,19 @@ pub(crate) struct Context {
     means: OnceCell<Option<Means>>,
     /// Whether a person may be asked in the middle of a call.
     attended: Cell<bool>,
+    /// A line stands on the terminal that goes before anything else is printed.
+    transient: Rc<Cell<bool>>,
 }
 
 impl Context {
     pub(crate) fn new(common: Common) -> Self {
-        Self { common, client: OnceCell::new(), means: OnceCell::new(), attended: Cell::new(false) }
+        Self {
+            common,
+            client: OnceCell::new(),
+            means: OnceCell::new(),
+            attended: Cell::new(false),
+            transient: Rc::default(),
+        }
     }
 
     /// A client of the daemon, which connects when it is first used. Requests that change nothing are tried again,
@@ -48,6 +57,16 @@ impl Context {
     fn timeout(&self) -> Duration {
         let default = if self.attended.get() { Duration::from_mins(2) } else { Client::TIMEOUT };
         self.common.timeout.unwrap_or(default)
+    }
+
+    /// Whether a line stands on the terminal that goes before anything else is printed.
+    pub(crate) fn transient(&self) -> Rc<Cell<bool>> {
+        self.transient.clone()
+    }
+
+    /// Takes such a line away.
+    pub(crate) fn settle(&self) {
+        prompts::take_away(&self.transient);
     }
 
     /// A person may be asked in the middle of a call. To be said before there is a client.
@@ -85,6 +104,7 @@ impl Context {
 
     /// A result: as a line for people, or as an object for programs.
     pub(crate) fn result(&self, text: impl Display, json: &impl Serialize) {
+        self.settle();
         if self.is_json() {
             self.json(json);
         } else if !self.common.quiet {
@@ -94,6 +114,7 @@ impl Context {
 
     /// What was asked for itself, which `--quiet` does not hide.
     pub(crate) fn answer(&self, text: impl Display, json: &impl Serialize) {
+        self.settle();
         if self.is_json() {
             self.json(json);
         } else {
@@ -113,6 +134,7 @@ impl Context {
     /// Something to know that is no failure, on standard error.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.common.quiet && !self.is_json() {
+            self.settle();
             eprintln!("{text}");
         }
     }
@@ -120,12 +142,14 @@ impl Context {
     /// A step, with `--verbose`.
     pub(crate) fn step(&self, text: impl Display) {
         if self.common.verbose && !self.is_json() {
+            self.settle();
             eprintln!("{text}");
         }
     }
 
     /// Prints a failure on standard error.
     pub(crate) fn report(&self, failure: &Failure) {
+        self.settle();
         if self.is_json() {
             eprintln!("{}", failure.to_json());
         } else {

@@ -3,7 +3,13 @@
 //! A command that may meet them listens beside its own calls, on the same connection. Without anybody to ask it does not
 //! listen, and the daemon, which nobody answers, fails the call at once.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    pin::Pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use signer_core::{BackendName, Error, ErrorKind, Event, UnlockRequest};
 use signerd_api::{Client, DaemonEvent, EventStream, Happening, PinEnd, PinRequest, Prompts};
@@ -26,6 +32,7 @@ pub(crate) use terminal::Terminal;
 pub(crate) use text::{Question, asker};
 
 use touch::Touches;
+pub(crate) use touch::take_away;
 
 /// Does a command's work, and puts prompts before a person meanwhile.
 pub(crate) async fn attended(
@@ -38,7 +45,7 @@ pub(crate) async fn attended(
     // A daemon that is not there, or that knows no prompts: the command says what is to be said of that.
     let Ok(events) = client.watch_with(None, Prompts::Own).await else { return work.await };
     let mut work = std::pin::pin!(work);
-    let mut prompter = Prompter::new(means.clone(), client, Prompts::Own);
+    let mut prompter = Prompter::new(means.clone(), client, Prompts::Own, context);
     tokio::select! {
         biased;
         done = &mut work => return done,
@@ -79,6 +86,14 @@ struct Request {
     news: Rc<RefCell<PinRequest>>,
 }
 
+/// A question that is before a person.
+struct Asking {
+    number: u64,
+    /// An answer is on its way to the device.
+    answering: Rc<Cell<bool>>,
+    question: Pin<Box<dyn Future<Output = Outcome>>>,
+}
+
 /// How a question ended.
 enum Outcome {
     /// The request is over.
@@ -89,8 +104,8 @@ enum Outcome {
 }
 
 impl Prompter {
-    pub(crate) fn new(means: Means, client: Client, whose: Prompts) -> Self {
-        let touches = Touches::new(means.clone());
+    pub(crate) fn new(means: Means, client: Client, whose: Prompts, context: &Context) -> Self {
+        let touches = Touches::new(means.clone(), context.transient());
         Self { means, client, whose, open: BTreeMap::new(), done: Vec::new(), touches }
     }
 
@@ -100,14 +115,16 @@ impl Prompter {
         mut events: EventStream,
         mut each: impl FnMut(&DaemonEvent),
     ) -> Result<(), Failure> {
-        let mut asking: Option<(u64, std::pin::Pin<Box<dyn Future<Output = Outcome>>>)> = None;
+        let mut asking: Option<Asking> = None;
         let mut second = tokio::time::interval(Duration::from_secs(1));
         loop {
             if asking.is_none()
                 && let Some((number, request)) = self.open.first_key_value()
             {
-                let question = ask(self.means.clone(), self.client.clone(), request.clone());
-                asking = Some((*number, Box::pin(question)));
+                let answering = Rc::new(Cell::new(false));
+                let question =
+                    ask(self.means.clone(), self.client.clone(), request.clone(), answering.clone());
+                asking = Some(Asking { number: *number, answering, question: Box::pin(question) });
                 self.touches.hide();
             }
             tokio::select! {
@@ -119,22 +136,22 @@ impl Prompter {
                         let event = event?;
                         each(&event);
                         let over = self.heard(event);
-                        // What was being asked is over: the question is taken back.
-                        if asking.as_ref().is_some_and(|(number, _)| over.is_some_and(|(n, _)| n == *number)) {
+                        // What is being asked is over, and not by an answer from here: the question is taken back.
+                        if let Some((over, end)) = over
+                            && asking.as_ref().is_some_and(|a| a.number == over && !a.answering.get())
+                        {
                             asking = None;
-                            if let Some((_, end)) = over {
-                                self.means.note(text::over(end)).await;
-                            }
+                            self.means.note(text::over(end)).await;
                         }
                     }
                 },
                 outcome = async {
                     match &mut asking {
-                        Some((_, question)) => question.await,
+                        Some(asking) => asking.question.as_mut().await,
                         None => std::future::pending().await,
                     }
                 } => {
-                    let number = asking.take().map(|(number, _)| number).unwrap_or_default();
+                    let number = asking.take().map(|asking| asking.number).unwrap_or_default();
                     self.answered(number, outcome).await?;
                 }
                 _ = second.tick() => if asking.is_none() {
@@ -198,7 +215,7 @@ impl Prompter {
 }
 
 /// Asks for a PIN until the device has taken one, or nobody wants to give it any more.
-async fn ask(means: Means, client: Client, request: Request) -> Outcome {
+async fn ask(means: Means, client: Client, request: Request, answering: Rc<Cell<bool>>) -> Outcome {
     let mut wrong = None;
     loop {
         let (news, error) = (request.news.borrow().clone(), wrong.take());
@@ -219,7 +236,10 @@ async fn ask(means: Means, client: Client, request: Request) -> Outcome {
             Err(failure) => return Outcome::Failed(failure),
         };
         let given = UnlockRequest { pin, use_last_try: false };
-        match client.answer_pin(&request.backend, news.number, given).await {
+        answering.set(true);
+        let answered = client.answer_pin(&request.backend, news.number, given).await;
+        answering.set(false);
+        match answered {
             Ok(()) => return Outcome::Over,
             // Somebody else was quicker.
             Err(error) if error.kind() == ErrorKind::NotFound => return Outcome::Over,

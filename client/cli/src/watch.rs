@@ -59,7 +59,7 @@ impl Watch {
         let client = context.client();
         let events = client.watch_with(self.backend.as_ref(), Prompts::All).await?;
         context.note("watching, and asking for PINs; Ctrl-C ends it");
-        let mut prompter = Prompter::new(means.clone(), client, Prompts::All);
+        let mut prompter = Prompter::new(means.clone(), client, Prompts::All, context);
         tokio::select! {
             ended = prompter.run(events, |event| if !context.is_quiet() { print(event, context) }) => ended?,
             failure = ended_by_signal() => return Err(failure),

@@ -141,15 +141,18 @@ async fn a_forgotten_pin_is_wiped() {
     // Its PIN is like no other text that a process could hold.
     let secret = format!("zq{}", &card.pin()[..5]);
     hwtests::programs::must(card.tool().args(["-a", "change-pin", "-P", &card.pin(), "-N", &secret]));
-    let daemon = Daemon::start(&[limited(&card, "yubikey", "1 s")]).await;
+    let daemon = Daemon::start(&[card.toml("yubikey", PinSetup::Missing)]).await;
     make(&daemon, "9a", KeyPolicy { pin: Some(PinPolicy::Once), ..KeyPolicy::default() }).await;
-    daemon.client().unlock(&name("yubikey"), pin(&secret)).await.unwrap();
-    sign(&daemon.client(), "yubikey/9a").await.unwrap();
-    assert!(
-        process::memory_holds(daemon.pid(), secret.as_bytes()) > 0,
-        "nothing is looked for in the right place"
-    );
+    let client = daemon.client();
+    client.unlock(&name("yubikey"), pin(&secret)).await.unwrap();
+    sign(&client, "yubikey/9a").await.unwrap();
+    let driver = daemon.drivers()[0];
+    let held = process::memory_holds(daemon.pid(), secret.as_bytes());
+    assert!(held > 0, "it is not looked for in the right place");
+    client.lock(&name("yubikey")).await.unwrap();
     is_locked(&daemon, "yubikey").await;
-    let found = process::memory_holds(daemon.pid(), secret.as_bytes());
-    assert_eq!(found, 0, "the daemon's memory holds it {found} times");
+    for (what, pid) in [("daemon", daemon.pid()), ("driver", driver)] {
+        let found = process::memory_holds(pid, secret.as_bytes());
+        assert_eq!(found, 0, "the {what}'s memory holds it {found} times; before, the daemon's {held} times");
+    }
 }

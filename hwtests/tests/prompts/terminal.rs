@@ -42,6 +42,7 @@ async fn signing_asks_for_the_pin() {
     let (status, screen) = terminal.end();
     assert!(status.success(), "{screen}");
     assert!(!screen.contains(&card.pin()) && !screen.contains(&wrong), "the PIN is shown:\n{screen}");
+    assert!(!screen.contains("elsewhere"), "{screen}");
     assert_eq!(card.card().state().counters.failed_verifies, 1);
     // It is known now.
     let (status, screen) = sign(&daemon, "yubikey/9c", &[]).end();

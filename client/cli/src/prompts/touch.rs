@@ -1,8 +1,10 @@
 //! Touches that are waited for: a line with the time that is left, or a dialog where there is no terminal.
 
 use std::{
+    cell::Cell,
     io::{IsTerminal, Write},
     pin::Pin,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +17,7 @@ pub(super) struct Touches {
     means: Means,
     all: Vec<Touch>,
     /// Whether a line stands there.
-    shown: bool,
+    shown: Rc<Cell<bool>>,
     dialog: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -26,8 +28,8 @@ struct Touch {
 }
 
 impl Touches {
-    pub(super) fn new(means: Means) -> Self {
-        Self { means, all: Vec::new(), shown: false, dialog: None }
+    pub(super) fn new(means: Means, shown: Rc<Cell<bool>>) -> Self {
+        Self { means, all: Vec::new(), shown, dialog: None }
     }
 
     pub(super) fn begin(&mut self, prompt: &TouchPrompt, caller: &str, purpose: &str, label: Option<&str>) {
@@ -69,19 +71,15 @@ impl Touches {
         let left = touch.until.saturating_duration_since(now).as_secs_f64().ceil();
         let line = format!("{}, {left} s left", touch.text);
         if let Ok(terminal) = Terminal::open() {
-            self.shown = terminal.write(&format!("\r\x1b[K{line}")).is_ok();
-        } else if !std::mem::replace(&mut self.shown, true) && std::io::stderr().is_terminal() {
+            self.shown.set(terminal.write(&format!("\r\x1b[K{line}")).is_ok());
+        } else if !self.shown.replace(true) && std::io::stderr().is_terminal() {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 
     /// Takes the line away.
     pub(super) fn hide(&mut self) {
-        if std::mem::take(&mut self.shown)
-            && let Ok(terminal) = Terminal::open()
-        {
-            let _ = terminal.write("\r\x1b[K");
-        }
+        take_away(&self.shown);
     }
 
     /// Shows the dialog, if there is one; waits for ever when there is none.
@@ -99,5 +97,14 @@ impl Touches {
 impl Drop for Touches {
     fn drop(&mut self) {
         self.hide();
+    }
+}
+
+/// Takes a line away that stands on the terminal for a while.
+pub(crate) fn take_away(shown: &Cell<bool>) {
+    if shown.take()
+        && let Ok(terminal) = std::fs::File::options().write(true).open("/dev/tty")
+    {
+        let _ = (&terminal).write_all(b"\r\x1b[K");
     }
 }
