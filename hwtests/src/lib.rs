@@ -15,6 +15,7 @@ pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod pty;
 pub mod real;
 pub mod scripted;
 pub mod webhook;

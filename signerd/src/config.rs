@@ -173,6 +173,8 @@ pub struct DriverTable {
     pub spin: Option<bool>,
     /// Where its PIN is.
     pub pin: Option<SecretSource>,
+    /// How long a PIN that a person gave is kept after it served last; `None` for as long as the daemon runs.
+    pub pin_ttl: Option<Duration>,
 }
 
 /// One `[[key]]` table: what a name stands for.

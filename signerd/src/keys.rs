@@ -119,7 +119,12 @@ impl Entry {
 
     /// The key as a caller may use it; with an empty set of algorithms if not at all.
     pub(crate) fn policed(self: &Arc<Self>, grants: &Grants, caller: &Arc<Identity>) -> Policed {
-        Policed { entry: self.clone(), caller: caller.clone(), allowed: self.allowed(grants, caller) }
+        Policed {
+            entry: self.clone(),
+            caller: caller.clone(),
+            allowed: self.allowed(grants, caller),
+            label: None,
+        }
     }
 
     fn allowed(&self, grants: &Grants, caller: &Arc<Identity>) -> AlgorithmSet {

@@ -22,6 +22,7 @@ mod logging;
 mod metrics;
 mod metrics_server;
 mod place;
+mod prompts;
 mod run;
 mod server;
 mod service;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, KeySelector, Pin, Result, Signer,
-    UnlockRequest,
+    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, KeySelector, Pin, PinPrompt, Result,
+    Signer, UnlockRequest,
 };
 use signer_driver::DriverBackend;
 use tokio::sync::Notify;
@@ -20,7 +20,9 @@ use crate::{
     compose,
     config::{BackendConfig, BackendKind, SecretSource},
     events::{Events, What},
+    identity::Identity,
     metrics::Metrics,
+    prompts::Desk,
     start,
 };
 
@@ -41,6 +43,8 @@ pub(crate) struct Place {
     info: Mutex<BackendInfo>,
     /// Asks for a health check now.
     pub(crate) wake: Notify,
+    /// Where calls wait for its PIN.
+    pub(crate) desk: Desk,
     events: Events,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -65,7 +69,7 @@ pub(crate) enum Running {
 struct Trouble {
     now: Option<Error>,
     /// The prompt that watchers were told last, so that they are told once.
-    prompt: Option<signer_core::PinPrompt>,
+    prompt: Option<PinPrompt>,
 }
 
 impl Place {
@@ -86,6 +90,7 @@ impl Place {
             trouble: Mutex::new(Trouble { now: Some(starting), prompt: None }),
             info: Mutex::new(info),
             wake: Notify::new(),
+            desk: Desk::default(),
             config,
             settings,
             events,
@@ -236,6 +241,52 @@ impl Place {
         result
     }
 
+    /// Gives it a PIN, as the answer to a request for one if `number` is that of one, and tells those who wait for it how it
+    /// ended.
+    pub(crate) async fn give_pin(
+        self: &Arc<Self>,
+        request: UnlockRequest,
+        number: Option<u64>,
+    ) -> Result<()> {
+        let _turn = self.desk.turn.lock().await;
+        if let Some(number) = number {
+            self.desk.check(number, &request.pin)?;
+        }
+        let pin = request.pin.clone();
+        let result = self.unlock(request).await;
+        let blocked = self.driver().is_some_and(|driver| driver.pin_is_blocked());
+        self.desk.answered(self, &pin, &result, blocked);
+        result
+    }
+
+    /// Has it give up its login, and forget the PIN that a person gave.
+    pub(crate) async fn lock(self: &Arc<Self>) -> Result<()> {
+        let _turn = self.desk.turn.lock().await;
+        if self.waits_for_passphrase() {
+            let locked = Error::new(ErrorKind::PinRequired, "the key files were locked")
+                .device(self.name())
+                .next(format!("signer keys unlock {}", self.name()));
+            let _ = self.started(Err(locked));
+        } else if let Some(driver) = self.driver() {
+            driver.lock().await;
+        } else {
+            return Ability::Unlock.require(None, self.name().as_str());
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// What a PIN is wanted for, as long as a person could help by giving one.
+    pub(crate) fn wanted_pin(&self) -> Option<PinPrompt> {
+        if !self.waits_for_passphrase() {
+            return self.driver()?.wanted_pin();
+        }
+        match &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
+            Running::Down(error) if error.kind() == ErrorKind::PinRequired => Some(PinPrompt::default()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn unlocks(&self) -> u64 {
         self.unlocks.load(SeqCst)
     }
@@ -308,6 +359,11 @@ impl Place {
     /// Tells those who watch.
     pub(crate) fn tell(&self, what: What) {
         self.events.tell(Some(&self.config.name), what);
+    }
+
+    /// The same of something that is about the calls of these connections.
+    pub(crate) fn tell_about(&self, what: What, about: Vec<Arc<Identity>>) {
+        self.events.tell_about(Some(&self.config.name), what, about);
     }
 
     /// The event of its driver or device.
@@ -384,6 +440,7 @@ impl Place {
 
     /// Ends its driver processes.
     pub(crate) async fn stop(&self) {
+        self.desk.close(self);
         if let Some(driver) = self.driver() {
             driver.stop().await;
         }

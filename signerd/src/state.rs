@@ -23,6 +23,7 @@ use crate::{
     keys::{Entry, KeyTable},
     metrics::Metrics,
     place::Place,
+    prompts::Listeners,
 };
 
 /// The daemon, as far as it outlives reloads.
@@ -30,6 +31,8 @@ pub(crate) struct Daemon {
     state: RwLock<Arc<State>>,
     generation: AtomicU64,
     pub(crate) events: Events,
+    /// Watchers that answer for PIN requests.
+    pub(crate) listeners: Arc<Listeners>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
     /// Becomes true when the daemon is asked to end.
@@ -55,6 +58,7 @@ impl Daemon {
             generation: AtomicU64::new(state.generation),
             state: RwLock::new(Arc::new(state)),
             events,
+            listeners: Arc::default(),
             metrics,
             board: Board::default(),
             stopping: watch::Sender::new(false),
@@ -289,6 +293,23 @@ impl State {
             }
             other => Ok(other.clone()),
         }
+    }
+
+    /// The backend that lacks its PIN, when a call of this kind with this key has failed for that.
+    pub(crate) fn waiting_for_pin(
+        &self,
+        caller: &Identity,
+        operation: Operations,
+        asked: &str,
+    ) -> Option<Arc<Place>> {
+        let reference = self.resolved(&asked.parse().ok()?).ok()?;
+        if let KeyRef::InBackend { backend, .. } = &reference {
+            return self.places.get(backend).cloned();
+        }
+        // An address may be in any of them.
+        let mut places =
+            self.places.values().filter(|p| self.grants.allow_backend(caller, operation, p.name()));
+        places.find(|place| place.wanted_pin().is_some()).cloned()
     }
 
     /// A backend by its name.

@@ -119,6 +119,7 @@ impl Piv {
             spin: false,
             queue: 4096,
             pin: Some(Arc::new(loader)),
+            pin_ttl: None,
         }
     }
 

@@ -51,6 +51,7 @@ impl Token<'_> {
             spin: false,
             queue: 4096,
             pin: Some(Arc::new(loader)),
+            pin_ttl: None,
         };
         Ok(DriverBackend::start(config).await?)
     }

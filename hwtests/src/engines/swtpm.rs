@@ -392,6 +392,7 @@ impl Engine for SwTpm {
                 spin: false,
                 queue: 4096,
                 pin: Some(Arc::new(loader)),
+                pin_ttl: None,
             };
             let driver = DriverBackend::start(config).await?;
             *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver.clone());

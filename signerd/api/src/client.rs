@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     backend_from_pb,
     convert::{evidence_from_pb, members_from_pb, named_key_from_pb, policy_to_pb},
-    error_from_pb, error_from_status, key_from_pb, pb,
+    error_from_pb, error_from_status, key_from_pb, label, pb,
     status::{is_connection_loss, late},
 };
 use connection::Connection;
@@ -27,7 +27,7 @@ mod sign_stream;
 mod signer;
 
 pub use backend::RemoteBackend;
-pub use events::{DaemonEvent, EventStream, Happening};
+pub use events::{DaemonEvent, EventStream, Happening, PinAsker, PinEnd, PinRequest, Prompts};
 pub use sign_stream::SignStream;
 pub use signer::RemoteSigner;
 
@@ -43,6 +43,7 @@ pub struct Client {
     connection: Connection,
     timeout: Duration,
     retrying: bool,
+    label: Option<std::sync::Arc<str>>,
 }
 
 /// A signature, and what made it.
@@ -136,6 +137,7 @@ impl Client {
             connection,
             timeout: Self::TIMEOUT,
             retrying: false,
+            label: None,
         }
     }
 
@@ -159,6 +161,13 @@ impl Client {
     #[must_use]
     pub fn retrying(mut self) -> Self {
         self.retrying = true;
+        self
+    }
+
+    /// Says what the calls are for, to people who are asked for a PIN or a touch because of them: a file's name.
+    #[must_use]
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        self.label = Some(label.as_ref().into());
         self
     }
 
@@ -345,17 +354,45 @@ impl Client {
 
     /// Gives a backend its PIN.
     pub async fn unlock(&self, backend: &BackendName, request: UnlockRequest) -> Result<()> {
+        self.give_pin(backend, request, None).await
+    }
+
+    /// Gives a backend the PIN that a [`PinRequest`] asks for. `NotFound` when that is over: then the PIN was not tried.
+    pub async fn answer_pin(&self, backend: &BackendName, number: u64, request: UnlockRequest) -> Result<()> {
+        self.give_pin(backend, request, Some(number)).await
+    }
+
+    async fn give_pin(&self, backend: &BackendName, given: UnlockRequest, number: Option<u64>) -> Result<()> {
         let request = pb::UnlockRequest {
             backend: backend.to_string(),
-            pin: request.pin.expose().to_owned(),
-            use_last_try: request.use_last_try,
+            pin: given.pin.expose().to_owned(),
+            use_last_try: given.use_last_try,
+            request: number,
         };
         self.change(request, |mut c: Rpc, r| async move { c.unlock(r).await }).await.map(drop)
     }
 
+    /// Says that nobody is going to give the PIN that a [`PinRequest`] asks for.
+    pub async fn refuse_pin(&self, backend: &BackendName, number: u64) -> Result<()> {
+        let request = pb::RefusePinRequest { backend: backend.to_string(), request: number };
+        self.change(request, |mut c: Rpc, r| async move { c.refuse_pin(r).await }).await.map(drop)
+    }
+
+    /// Gives up a backend's login, and has the PIN forgotten that a person gave.
+    pub async fn lock(&self, backend: &BackendName) -> Result<()> {
+        let request = pb::LockRequest { backend: backend.to_string() };
+        self.change(request, |mut c: Rpc, r| async move { c.lock(r).await }).await.map(drop)
+    }
+
     /// What happens to one backend, or to all, from now on.
     pub async fn watch(&self, backend: Option<&BackendName>) -> Result<EventStream> {
-        let request = pb::WatchRequest { backend: backend.map(ToString::to_string).unwrap_or_default() };
+        self.watch_with(backend, Prompts::None).await
+    }
+
+    /// The same, for a watcher that puts PIN requests and touches before a person.
+    pub async fn watch_with(&self, backend: Option<&BackendName>, prompts: Prompts) -> Result<EventStream> {
+        let backend = backend.map(ToString::to_string).unwrap_or_default();
+        let request = pb::WatchRequest { backend, prompts: pb::Prompts::from(prompts).into() };
         let answer = self.rpc.clone().watch(request).await;
         Ok(EventStream::new(answer.map_err(|s| error_from_status(&s))?.into_inner()))
     }
@@ -414,6 +451,9 @@ impl Client {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::new(message);
         request.set_timeout(left);
+        if let Some(label) = &self.label {
+            label::to_metadata(request.metadata_mut(), label);
+        }
         // The daemon ends the call itself at the deadline, with an error that says more than ours would.
         let until = tokio::time::Instant::from_std(deadline + GRACE);
         match tokio::time::timeout_at(until, rpc(self.rpc.clone(), request)).await {

@@ -8,6 +8,7 @@ use signer_core::{
 };
 
 use crate::{
+    call::Call,
     events::What,
     grants::{AlgorithmSet, Operations, denied},
     identity::Identity,
@@ -20,9 +21,16 @@ pub(crate) struct Policed {
     pub(crate) entry: Arc<Entry>,
     pub(crate) caller: Arc<Identity>,
     pub(crate) allowed: AlgorithmSet,
+    /// What the caller says the call is for.
+    pub(crate) label: Option<String>,
 }
 
 impl Policed {
+    /// The same for a call that says what it is for.
+    pub(crate) fn labelled(self, call: &Call) -> Self {
+        Self { label: call.label(), ..self }
+    }
+
     /// What the caller is told who asks for more than is granted.
     pub(crate) async fn deny(&self, algorithm: Option<SignatureAlgorithm>) -> signer_core::Error {
         let place = self.entry.place();
@@ -36,19 +44,22 @@ impl Policed {
         let purpose = purpose(&request);
         let told = Arc::new(OnceLock::new());
         let listener = {
-            let (entry, told) = (self.entry.clone(), told.clone());
+            let (entry, told, label) = (self.entry.clone(), told.clone(), self.label.clone());
+            let about = self.caller.clone();
             TouchListener::new(move |prompt| {
                 let (place, key) = entry.touched(&prompt.key);
-                place.tell(What::Backend(Event::TouchRequired {
+                let event = Event::TouchRequired {
                     prompt: TouchPrompt { key: key.clone(), ..prompt.clone() },
                     caller: caller.clone(),
                     purpose: purpose.clone(),
-                }));
+                    label: label.clone(),
+                };
+                place.tell_about(What::Backend(event), vec![about.clone()]);
                 let _ = told.set((place, key));
             })
         };
         // Also when the caller goes away.
-        let _ended = Ended(told);
+        let _ended = Ended { told, caller: self.caller.clone() };
         self.entry.signer().sign(request.on_touch(listener)).await
     }
 }
@@ -63,12 +74,16 @@ fn purpose(request: &SignRequest) -> String {
 }
 
 /// Tells the watchers that nobody need touch the device any more.
-struct Ended(Arc<OnceLock<(Arc<Place>, String)>>);
+struct Ended {
+    told: Arc<OnceLock<(Arc<Place>, String)>>,
+    caller: Arc<Identity>,
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        if let Some((place, key)) = self.0.get() {
-            place.tell(What::Backend(Event::TouchEnded { key: key.clone() }));
+        if let Some((place, key)) = self.told.get() {
+            let event = Event::TouchEnded { key: key.clone() };
+            place.tell_about(What::Backend(event), vec![self.caller.clone()]);
         }
     }
 }

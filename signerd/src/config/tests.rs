@@ -284,3 +284,29 @@ fn a_key_in_several_places_has_an_order_and_perhaps_a_public_key() {
     assert_eq!(key("turns").order, Order::RoundRobin);
     assert_eq!(key("turns").public_key.unwrap().to_pem(), PEM);
 }
+
+#[test]
+fn a_pins_time_is_a_cards_by_default() {
+    let ttl = |kind: &str, more: &str| {
+        let text = match kind {
+            "pkcs11" => "module = \"/m.so\"\ntoken = \"t\"\n",
+            "driver" => "program = \"/d\"\n",
+            _ => "",
+        };
+        let config = parse(&format!("[[backend]]\nname = \"a\"\nkind = {kind:?}\n{text}{more}\n"));
+        config.map(|config| match &config.backends[0].kind {
+            BackendKind::Driver(table) => table.pin_ttl.map(|ttl| ttl.as_secs()),
+            other => panic!("{other:?}"),
+        })
+    };
+    for (kind, default) in [("piv", Some(900)), ("tpm", None), ("pkcs11", None), ("driver", None)] {
+        assert_eq!(ttl(kind, "").unwrap(), default, "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = \"2 h\"").unwrap(), Some(7200), "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = 90").unwrap(), Some(90), "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = \"unlimited\"").unwrap(), None, "{kind}");
+        for bad in ["0", "\"500 ms\"", "\"200 h\"", "\"soon\"", "true"] {
+            let faults = ttl(kind, &format!("pin_ttl = {bad}")).unwrap_err();
+            assert!(faults.to_string().contains("signerd.toml:"), "{kind} {bad}: {faults}");
+        }
+    }
+}
