@@ -89,6 +89,16 @@ pub fn ministack() -> PathBuf {
     PATH.get_or_init(|| engine("ministack.sh")).clone()
 }
 
+/// Tessera's `fsck`: reads a log as its own clients do, and checks all of it.
+pub fn tessera_fsck() -> PathBuf {
+    engine("tessera-fsck.sh")
+}
+
+/// TesseraCT's `fsck`: the same for certificate logs.
+pub fn tesseract_fsck() -> PathBuf {
+    engine("tesseract-fsck.sh")
+}
+
 /// What a script of `hwtests/engines` prints.
 fn engine(script: &str) -> PathBuf {
     let script = source("hwtests/engines").join(script);

@@ -240,3 +240,38 @@ async fn roots_are_read_again_when_the_file_changes() {
     });
     assert!(taken.await, "{}", log.output());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tesseracts_own_fsck_finds_nothing_wrong_and_finds_what_is() {
+    let authority = Authority::new();
+    let (_engine, _daemon, log, key) = log(&authority).await;
+    let (root, intermediate) = (authority.der("root"), authority.der("intermediate"));
+    let mut caller = log.caller();
+    for number in 0..3 {
+        let leaf = authority.issue("leaf", "intermediate", &format!("/CN=leaf {number}"), LEAF);
+        let answer = caller.post("/ct/v1/add-chain", chain(&[&leaf, &intermediate, &root]).as_bytes()).await;
+        assert_eq!(answer.unwrap().status, 200);
+        let poisoned = format!("{LEAF}{POISON}");
+        let pre = authority.issue("pre", "intermediate", &format!("/CN=pre {number}"), &poisoned);
+        let request = chain(&[&pre, &intermediate, &root]);
+        let answer = caller.post("/ct/v1/add-pre-chain", request.as_bytes()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    // It ends with 0 either way.
+    let fsck = || {
+        let mut command = std::process::Command::new(programs::tesseract_fsck());
+        command.args(["-ui=false", "-logtostderr", "-v=1", "-origin", "log.example"]);
+        command.args(["-monitoring_url", &format!("http://{}/", log.address())]);
+        command.args(["-public_key", &STANDARD.encode(key.as_der())]);
+        programs::text(&programs::output(&mut command))
+    };
+    let said = fsck();
+    assert!(said.contains("Successfully fsck'd log with size 6"), "{said}");
+    // It does look: one bit of a certificate.
+    let bundle = log.storage().join("tile/data/000.p/6");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let said = fsck();
+    assert!(said.contains("checking log of size 6") && !said.contains("Successfully"), "{said}");
+}
