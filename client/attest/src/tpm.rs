@@ -203,7 +203,7 @@ fn report(
         roots.push(chain.root());
     };
     let whose = match standing {
-        Standing::Enrolled => format!("its attestation key {name} is one that you enrolled"),
+        Standing::Enrolled => format!("the attestation key {name} is one that you enrolled"),
         Standing::Certified(chain) => {
             add(chain);
             let root = chain.root();
@@ -215,7 +215,7 @@ fn report(
     }
     let mut more = vec![("attestation key", name.to_string())];
     if attest.signed_under_endorsement(&attester.name) {
-        more.push(("attestation key made under", "the endorsement hierarchy".to_owned()));
+        more.push(("attester made under", "the endorsement hierarchy".to_owned()));
     }
     if !attest.qualifying.is_empty() {
         more.push(("nonce", hex::encode(attest.qualifying)));

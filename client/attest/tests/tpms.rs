@@ -132,9 +132,7 @@ fn an_enrolled_attestation_key_proves() {
     );
     assert!(report.proven.ends_with("is one that you enrolled."), "{}", report.proven);
     assert!(report.not_proven.contains("no nonce"), "{}", report.not_proven);
-    assert!(
-        report.key.more.contains(&("attestation key made under", "the endorsement hierarchy".to_owned()))
-    );
+    assert!(report.key.more.contains(&("attester made under", "the endorsement hierarchy".to_owned())));
     // The Name in hexadecimal digits is the same.
     let named: AttesterName = tpm.attester_name().to_string().parse().unwrap();
     tpm.verify(&Verifier::new(Roots::none(), now()).attester(named)).unwrap();
