@@ -54,12 +54,12 @@ pub(crate) async fn run(command: Monitor) -> Result<ExitCode> {
     let config = Config::load(&command)?;
     let log = Readable::open(&config.which).await?;
     let sinks = config.reports.iter().map(sink).collect::<Result<Vec<_>>>()?;
-    let names = sinks.iter().map(Sink::name).collect();
-    let state = Arc::new(Mutex::new(State::open(&config.state, &log.key, names)?));
     if command.check_config {
         println!("{} rules, {} places for reports: all is in order", config.rules.len(), sinks.len());
         return Ok(ExitCode::SUCCESS);
     }
+    let names = sinks.iter().map(Sink::name).collect();
+    let state = Arc::new(Mutex::new(State::open(&config.state, &log.key, names)?));
     let metrics = Arc::new(Metrics::default());
     let bell = Arc::new(Bell::default());
     let delivery = Arc::new(Delivery {
