@@ -110,8 +110,8 @@ impl Desk {
         let mut slot = self.lock();
         let Some(open) = slot.as_mut() else { return };
         match result {
-            Ok(()) => self.end(slot, place, PinEnd::Given, Ok(())),
-            Err(error) if blocked => self.end(slot, place, PinEnd::Failed, Err(error.clone())),
+            Ok(()) => Self::end(slot, place, PinEnd::Given, Ok(())),
+            Err(error) if blocked => Self::end(slot, place, PinEnd::Failed, Err(error.clone())),
             Err(error) => {
                 let ErrorKind::WrongPin { tries_left } = error.kind() else { return };
                 open.refused.push(pin.clone());
@@ -131,7 +131,7 @@ impl Desk {
         let error = Error::new(ErrorKind::PinRequired, format!("{by} was asked for the PIN, and refused"))
             .device(place.name())
             .next(format!("run `signer keys unlock {}`", place.name()));
-        self.end(slot, place, PinEnd::Refused, Err(error));
+        Self::end(slot, place, PinEnd::Refused, Err(error));
         Ok(())
     }
 
@@ -141,10 +141,10 @@ impl Desk {
             Error::new(ErrorKind::DeviceGone, "the backend was taken down while a PIN was waited for")
                 .device(place.name())
                 .next("try again");
-        self.end(self.lock(), place, PinEnd::Failed, Err(error));
+        Self::end(self.lock(), place, PinEnd::Failed, Err(error));
     }
 
-    fn end(&self, mut slot: MutexGuard<'_, Option<Open>>, place: &Place, end: PinEnd, result: Result<()>) {
+    fn end(mut slot: MutexGuard<'_, Option<Open>>, place: &Place, end: PinEnd, result: Result<()>) {
         let Some(open) = slot.take() else { return };
         drop(slot);
         tracing::info!(backend = %place.name(), waiting = open.askers.len(), "a PIN is asked for no longer: {}", end.name());
@@ -162,7 +162,7 @@ impl Desk {
         }
         if open.askers.is_empty() {
             let end = if timed_out { PinEnd::TimedOut } else { PinEnd::Withdrawn };
-            self.end(slot, place, end, Ok(()));
+            Self::end(slot, place, end, Ok(()));
         } else {
             open.tell(place);
         }
