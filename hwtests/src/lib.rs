@@ -13,7 +13,10 @@ pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod random_requests;
+pub mod s3;
 pub mod scripted;
+pub mod witness;
 
 use std::time::{Duration, Instant};
 

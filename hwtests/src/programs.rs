@@ -89,6 +89,30 @@ pub fn ministack() -> PathBuf {
     PATH.get_or_init(|| engine("ministack.sh")).clone()
 }
 
+/// MinIO, an S3 server, built once into the user's cache.
+pub fn minio() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("minio.sh")).clone()
+}
+
+/// versitygw, an S3 server over a folder, built once into the user's cache.
+pub fn versitygw() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("versitygw.sh")).clone()
+}
+
+/// litewitness, a witness of transparency logs, built once into the user's cache.
+pub fn litewitness() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("litewitness.sh")).clone()
+}
+
+/// Rekor v2's own server, built once into the user's cache.
+pub fn rekor_tiles() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("rekor-tiles.sh")).clone()
+}
+
 /// What a script of `hwtests/engines` prints.
 fn engine(script: &str) -> PathBuf {
     let script = source("hwtests/engines").join(script);
