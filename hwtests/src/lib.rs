@@ -16,9 +16,12 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod pty;
+pub mod random_requests;
 pub mod real;
+pub mod s3;
 pub mod scripted;
 pub mod webhook;
+pub mod witness;
 
 use std::time::{Duration, Instant};
 

@@ -28,6 +28,7 @@ pub struct LogServer {
     address: SocketAddr,
     arguments: Vec<String>,
     wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     log: PathBuf,
 }
@@ -47,11 +48,19 @@ impl LogServer {
     /// Makes a log, and serves it not yet.
     pub fn make(daemon: &Daemon, name: &str, kind: &str, key: &str, arguments: &[&str]) -> Self {
         let storage = daemon.folder().join(format!("{name}.d"));
-        programs::must(
-            command(&daemon.socket())
-                .args(["init", "--kind", kind, "--origin", "log.example", "--key", key, "--storage"])
-                .arg(&storage),
-        );
+        let this = Self::at(daemon, name, storage, Vec::new(), arguments);
+        this.init(kind, key);
+        this
+    }
+
+    /// A server for a log that is there, or that [`LogServer::init`] makes: in a folder, or a bucket that the variables lead to.
+    pub fn at(
+        daemon: &Daemon,
+        name: &str,
+        storage: PathBuf,
+        environment: Vec<(String, String)>,
+        arguments: &[&str],
+    ) -> Self {
         Self {
             socket: daemon.socket(),
             log: daemon.folder().join(format!("{name}.out")),
@@ -59,6 +68,7 @@ impl LogServer {
             address: free_address(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             wrapper: Vec::new(),
+            environment,
             child: None,
         }
     }
@@ -95,6 +105,15 @@ impl LogServer {
         format!("http://{}", self.address)
     }
 
+    /// Makes the log.
+    pub fn init(&self, kind: &str, key: &str) {
+        programs::must(
+            self.command()
+                .args(["init", "--kind", kind, "--origin", "log.example", "--key", key, "--storage"])
+                .arg(&self.storage),
+        );
+    }
+
     /// Puts a program and its arguments before `signer-log` when it is started.
     #[must_use]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
@@ -118,6 +137,7 @@ impl LogServer {
             .arg("--listen")
             .arg(self.address.to_string());
         command.arg("--socket").arg(&self.socket).args(&self.arguments);
+        command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a file can be opened twice")).stderr(out);
         self.child = Some(command.spawn().expect("signer-log can be started"));
     }
@@ -172,7 +192,9 @@ impl LogServer {
 
     /// `signer-log` with some other command.
     pub fn command(&self) -> Command {
-        command(&self.socket)
+        let mut command = Command::new(programs::ours("signer-log"));
+        command.env("SIGNERD_SOCKET", &self.socket).envs(self.environment.iter().cloned());
+        command
     }
 
     /// What `signer-log check` says of the folder: what is wrong, and how many entries there are.
@@ -201,12 +223,6 @@ impl Drop for LogServer {
         }
         self.kill();
     }
-}
-
-fn command(socket: &Path) -> Command {
-    let mut command = Command::new(programs::ours("signer-log"));
-    command.env("SIGNERD_SOCKET", socket);
-    command
 }
 
 fn free_address() -> SocketAddr {

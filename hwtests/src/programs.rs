@@ -111,6 +111,24 @@ pub fn tesseract_fsck() -> PathBuf {
     engine("tesseract-fsck.sh")
 }
 
+/// MinIO, an S3 server, built once into the user's cache.
+pub fn minio() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("minio.sh")).clone()
+}
+
+/// versitygw, an S3 server over a folder, built once into the user's cache.
+pub fn versitygw() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("versitygw.sh")).clone()
+}
+
+/// litewitness, a witness of transparency logs, built once into the user's cache.
+pub fn litewitness() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("litewitness.sh")).clone()
+}
+
 /// What a script of `hwtests/engines` prints.
 fn engine(script: &str) -> PathBuf {
     let script = source("hwtests/engines").join(script);

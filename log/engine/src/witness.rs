@@ -99,14 +99,15 @@ impl Witness {
     /// `add-checkpoint`: a checkpoint that extends the one of `old` entries which was cosigned last, by this proof. Gives the
     /// signature line.
     pub async fn add(&self, old: u64, proof: &[Hash], note: &[u8]) -> std::result::Result<String, Refused> {
-        let note_text = std::str::from_utf8(note)
-            .map_err(|_| Refused::Malformed(Error::bad_request("the checkpoint is not UTF-8")))?;
         let parsed = Note::parse(note).map_err(Refused::Malformed)?;
         let origin = parsed.text().split('\n').next().unwrap_or_default();
         if origin != self.origin() {
             return Err(Refused::Unknown);
         }
         parsed.verify(self.copy.key()).map_err(Refused::Unsigned)?;
+        // What the log has signed, without the cosignatures of others.
+        let own = parsed.lines_by(self.copy.key()).map_err(Refused::Unsigned)?;
+        let kept = format!("{}\n{own}", parsed.text());
         let checkpoint = Checkpoint::from_text(parsed.text()).map_err(Refused::Malformed)?;
         if old > checkpoint.size {
             return Err(Refused::Malformed(Error::bad_request(format!(
@@ -128,10 +129,10 @@ impl Witness {
         verify_consistency(from, to, proof).map_err(Refused::Unproven)?;
         // Durable before the cosignature exists: no crash makes a witness forget what it has signed.
         if last.note.is_none() || checkpoint.size != last.size {
-            self.copy.remember(note).map_err(Refused::Failed)?;
+            self.copy.remember(kept.as_bytes()).map_err(Refused::Failed)?;
         }
         (last.size, last.root) = (checkpoint.size, checkpoint.root);
-        last.note = Some(note_text.to_owned());
+        last.note = Some(kept);
         last.cosigned = None;
         self.sign(&mut last, parsed.text()).await.map_err(Refused::Failed)
     }
