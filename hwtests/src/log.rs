@@ -86,6 +86,7 @@ impl LogServer {
             address: free_address(),
             arguments: self.arguments.clone(),
             wrapper: Vec::new(),
+            environment: self.environment.clone(),
             child: None,
         }
     }
