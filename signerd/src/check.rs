@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use signer_core::Error;
 
 use crate::{
-    config::{BackendConfig, BackendKind, Config, SecretSource},
+    config::{AuditConfig, BackendConfig, BackendKind, Config, SecretSource},
     grants::Grants,
     start,
 };
@@ -23,6 +23,15 @@ pub(crate) fn print(config: &Config) -> ExitCode {
         println!("serves metrics on  http://{listen}/metrics");
     }
     let mut problems = Vec::new();
+    if let Some(audit) = &config.audit {
+        println!(
+            "records the use of keys in  {} ({}, signed by {})",
+            audit.directory.display(),
+            audit.origin,
+            audit.key
+        );
+        problems.extend(look_at_audit(audit).err());
+    }
     println!("\nbackends:");
     for backend in &config.backends {
         println!("  {} ({}): {}", backend.name, backend.kind_name(), describe(backend, config));
@@ -83,6 +92,21 @@ fn describe(backend: &BackendConfig, config: &Config) -> String {
             format!("Google Cloud KMS, {ring}")
         }
         BackendKind::Azure(config) => format!("the key vault {}", config.vault),
+    }
+}
+
+/// Whether the folder of the audit log can be one: there, or in a folder that is there.
+fn look_at_audit(audit: &AuditConfig) -> Result<(), String> {
+    if let Some(group) = &audit.group
+        && crate::identity::gid_of(group).is_none()
+    {
+        return Err(format!("[audit] group: no group is called {group:?}"));
+    }
+    let shown = audit.directory.display();
+    let existing = audit.directory.ancestors().find(|folder| folder.exists());
+    match existing.map(std::fs::metadata) {
+        Some(Ok(metadata)) if metadata.is_dir() => Ok(()),
+        _ => Err(format!("[audit] directory: {shown} cannot be a folder")),
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
 use signer_core::{KeyInfo, Signer};
 
 use crate::{
+    audit::Audit,
     compose::{self, Policed},
-    grants::{AlgorithmSet, Grants, KeyNames},
+    grants::{AlgorithmSet, Grants, KeyNames, Permission},
     identity::Identity,
     place::Place,
 };
@@ -20,14 +21,19 @@ pub(crate) struct Entry {
     asked: Arc<str>,
     /// `backend/key`, version included.
     reference: String,
+    /// Of the public key, `sha256:…`.
+    fingerprint: String,
     names: KeyNames,
     place: Arc<Place>,
     /// The change of the backend's keys that was the last one when it was opened.
     epoch: u64,
     signer: Arc<dyn Signer>,
     /// What was decided for callers, most recent last.
-    decisions: Mutex<Vec<(Arc<Identity>, AlgorithmSet)>>,
+    decisions: Mutex<Vec<(Arc<Identity>, Permissions)>>,
 }
+
+/// What a caller may sign with, and by which grants.
+pub(crate) type Permissions = Arc<[Permission]>;
 
 /// So many decisions are kept for a key.
 const MAX_DECISIONS: usize = 32;
@@ -44,6 +50,7 @@ impl Entry {
         Self {
             asked: asked.into(),
             reference: format!("{}/{}", place.name(), signer.info().name),
+            fingerprint: format!("{:?}", signer.info().public_key.fingerprint()),
             names,
             place,
             epoch,
@@ -54,6 +61,10 @@ impl Entry {
 
     pub(crate) fn reference(&self) -> &str {
         &self.reference
+    }
+
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     pub(crate) fn asked(&self) -> &Arc<str> {
@@ -83,22 +94,29 @@ impl Entry {
     }
 
     /// The key as a caller may use it; with an empty set of algorithms if not at all.
-    pub(crate) fn policed(self: &Arc<Self>, grants: &Grants, caller: &Arc<Identity>) -> Policed {
-        Policed { entry: self.clone(), caller: caller.clone(), allowed: self.allowed(grants, caller) }
+    pub(crate) fn policed(
+        self: &Arc<Self>,
+        grants: &Grants,
+        caller: &Arc<Identity>,
+        audit: Option<&Arc<Audit>>,
+    ) -> Policed {
+        let permissions = self.permissions(grants, caller);
+        let allowed = permissions.iter().fold(AlgorithmSet::NONE, |set, p| set | p.algorithms);
+        Policed { entry: self.clone(), caller: caller.clone(), allowed, permissions, audit: audit.cloned() }
     }
 
-    fn allowed(&self, grants: &Grants, caller: &Arc<Identity>) -> AlgorithmSet {
+    fn permissions(&self, grants: &Grants, caller: &Arc<Identity>) -> Permissions {
         let mut decisions = lock(&self.decisions);
         if let Some((_, allowed)) =
             decisions.iter().rev().find(|(c, _)| Arc::ptr_eq(c, caller) || c == caller)
         {
-            return *allowed;
+            return allowed.clone();
         }
-        let allowed = grants.algorithms(caller, &self.names);
+        let allowed: Permissions = grants.permissions(caller, &self.names).into();
         if decisions.len() >= MAX_DECISIONS {
             decisions.remove(0);
         }
-        decisions.push((caller.clone(), allowed));
+        decisions.push((caller.clone(), allowed.clone()));
         allowed
     }
 }

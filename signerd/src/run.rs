@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Overrides},
+    audit::{self, Audit, Event},
+    compose,
+    config::{AuditConfig, Config, Overrides},
     events::{Events, What},
     grants::Grants,
     health,
@@ -58,6 +60,7 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     }
     let mut signals = Signals::new().map_err(|e| format!("signals cannot be received: {e}"))?;
     let _lock = lock_state(&config.state).map_err(|e| e.to_string())?;
+    let audit = open_audit(&config).await?;
     let listening = Listening::start(&config).await.map_err(|e| e.to_string())?;
     let metrics_listener = match config.metrics.listen {
         Some(address) => Some(metrics_server::bind(address).await?),
@@ -67,8 +70,16 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new(config.metrics.key_labels));
     let events = Events::new();
     let socket = config.socket.clone();
-    let state = make_state(config, 1, &BTreeMap::new(), &events, &metrics).await;
+    let hash = config.text_hash.clone();
+    let state = make_state(config, 1, &BTreeMap::new(), audit.as_ref(), &events, &metrics).await;
     let daemon = Daemon::new(state, events, metrics);
+    let auditing = match &audit {
+        Some(audit) => {
+            audit.tell(Event::of_daemon("start").with_config(&hash)).await.map_err(|e| e.to_string())?;
+            Some(tokio::spawn(audit::watch_over(daemon.clone(), audit.clone())))
+        }
+        None => None,
+    };
     let mut watchers = Watchers::default();
     watchers.follow(&daemon);
     let scraping =
@@ -96,6 +107,13 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     if let Some(scraping) = scraping {
         scraping.abort();
     }
+    // The last checkpoint wants its key.
+    if let Some(audit) = &audit {
+        audit.close().await;
+    }
+    if let Some(auditing) = auditing {
+        auditing.abort();
+    }
     let until = Instant::now() + Duration::from_secs(1);
     join_all(daemon.state().places.values().map(|place| async move {
         place.drained(until).await;
@@ -106,11 +124,19 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     Ok(())
 }
 
+/// Opens the audit log, where one is configured. Without it the daemon does not begin.
+async fn open_audit(config: &Config) -> Result<Option<Arc<Audit>>, String> {
+    let Some(audit) = config.audit.clone() else { return Ok(None) };
+    let opened = compose::blocking(move || Audit::open(&audit)).await;
+    opened.map(Some).map_err(|e| e.to_string())
+}
+
 /// Puts a generation together: backends that are as they were go on, the others are started.
 async fn make_state(
     config: Config,
     generation: u64,
     before: &BTreeMap<BackendName, Arc<Place>>,
+    audit: Option<&Arc<Audit>>,
     events: &Events,
     metrics: &Arc<Metrics>,
 ) -> State {
@@ -143,7 +169,7 @@ async fn make_state(
         }
     }))
     .await;
-    State { generation, config, grants, places, keys: KeyTable::default() }
+    State { generation, config, grants, places, keys: KeyTable::default(), audit: audit.cloned() }
 }
 
 /// Reads the configuration again. A broken one changes nothing.
@@ -165,9 +191,25 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
                 tracing::warn!("{warning}");
             }
             tell_what_needs_a_restart(&before.config, &config);
-            let state =
-                make_state(config, before.generation + 1, &before.places, &daemon.events, &daemon.metrics)
-                    .await;
+            if let (Some(audit), Some(config)) = (&daemon.audit, &config.audit) {
+                audit.reconfigure(config);
+            }
+            let hash = config.text_hash.clone();
+            let state = make_state(
+                config,
+                before.generation + 1,
+                &before.places,
+                daemon.audit.as_ref(),
+                &daemon.events,
+                &daemon.metrics,
+            )
+            .await;
+            // Before it holds: what comes after this record was decided by it, or by the one before.
+            if let Some(audit) = &daemon.audit
+                && let Err(error) = audit.tell(Event::of_daemon("reload").with_config(&hash)).await
+            {
+                tracing::error!("the new configuration is not in the audit log: {error}");
+            }
             daemon.replace(state);
             watchers.follow(daemon);
             retire(&before, &daemon.state());
@@ -186,6 +228,10 @@ fn tell_what_needs_a_restart(before: &Config, now: &Config) {
         ("state", before.state != now.state),
         ("[log]", before.log != now.log),
         ("[metrics]", before.metrics != now.metrics),
+        (
+            "[audit]",
+            before.audit.as_ref().map(AuditConfig::fixed) != now.audit.as_ref().map(AuditConfig::fixed),
+        ),
     ];
     for (setting, _) in changed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!("{setting} has changed: that takes effect when the daemon is started again");

@@ -13,6 +13,7 @@ use signer_core::{BackendName, Error, ErrorKind, KeyRef, KeySelector, Result};
 use tokio::sync::watch;
 
 use crate::{
+    audit::{Audit, Event, KeyOf},
     compose::Policed,
     config::Config,
     events::Events,
@@ -31,6 +32,8 @@ pub(crate) struct Daemon {
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
+    /// Where the use of keys is recorded, if it is.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// Becomes true when the daemon is asked to end.
     pub(crate) stopping: watch::Sender<bool>,
     /// Bytes of long messages that are held.
@@ -44,11 +47,15 @@ pub(crate) struct State {
     pub(crate) grants: Grants,
     pub(crate) places: BTreeMap<BackendName, Arc<Place>>,
     pub(crate) keys: KeyTable,
+    /// The daemon's, whatever this configuration says.
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl Daemon {
     pub(crate) fn new(state: State, events: Events, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
+        let audit = state.audit.clone();
+        let this = Arc::new(Self {
+            audit,
             generation: AtomicU64::new(state.generation),
             state: RwLock::new(Arc::new(state)),
             events,
@@ -56,7 +63,11 @@ impl Daemon {
             board: Board::default(),
             stopping: watch::Sender::new(false),
             memory: Arc::default(),
-        })
+        });
+        if let Some(audit) = &this.audit {
+            audit.belongs_to(&this);
+        }
+        this
     }
 
     /// What holds now.
@@ -92,8 +103,17 @@ impl State {
             Some(entry) => entry,
             None => self.open(caller, Operations::SIGN, asked).await?,
         };
-        let policed = entry.policed(&self.grants, caller);
-        if policed.allowed.is_empty() { Err(policed.deny(None).await) } else { Ok(policed) }
+        let policed = entry.policed(&self.grants, caller, self.audit.as_ref());
+        if policed.allowed.is_empty() {
+            return Err(policed.deny(None).await);
+        }
+        if let Some(audit) = &self.audit
+            && let Err(error) = audit.key().spare(self, &entry).await
+        {
+            audit.denied(policed.event());
+            return Err(error);
+        }
+        Ok(policed)
     }
 
     /// A key that a caller may do something with. Whoever may not is told the same whether or not there is the key.
@@ -112,6 +132,17 @@ impl State {
         } else {
             Err(self.denied(caller, operation, asked, Some(entry.place())).await)
         }
+    }
+
+    /// The audit log's own key.
+    pub(crate) async fn own_key(&self, asked: &str) -> Result<Arc<Entry>> {
+        if self.keys.fresh(asked).is_none() {
+            self.open_configured(asked).await?;
+        }
+        // Opened a moment ago, and changed since.
+        self.keys
+            .fresh(asked)
+            .ok_or_else(|| Error::new(ErrorKind::DeviceGone, "the key is being changed").key(asked))
     }
 
     /// The place and the selector of a key that need not exist, for a caller who may do something with it.
@@ -241,7 +272,7 @@ impl State {
             Some(("key", asked)) => {
                 self.keys.has(asked) || self.config.keys.keys().any(|n| n.as_str() == asked)
             }
-            _ => name.is_empty(),
+            _ => name.is_empty() || name == "audit",
         }
     }
 
@@ -287,11 +318,14 @@ impl State {
     /// What a caller is told who lacks a grant.
     pub(crate) async fn denied(
         &self,
-        caller: &Identity,
+        caller: &Arc<Identity>,
         operation: Operations,
         asked: &str,
         place: Option<&Arc<Place>>,
     ) -> Error {
+        if let Some(audit) = &self.audit {
+            audit.denied(Event::of_caller(caller, operation, KeyOf::named(asked)));
+        }
         let caller = caller.describe().await;
         if let Some(place) = place {
             place.metrics.denied(place.name(), operation);

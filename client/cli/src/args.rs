@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, doctor, init, keys, manual, sign, status, verify, watch};
+use crate::{audit, demo, doctor, init, keys, manual, sign, status, verify, watch};
 
 /// Signs with keys that never leave their device, through the signerd daemon.
 #[derive(Debug, Parser)]
@@ -69,6 +69,7 @@ pub(crate) enum Command {
     Keys(keys::Keys),
     Status(status::Status),
     Watch(watch::Watch),
+    Audit(audit::Audit),
     Init(init::Init),
     Demo(demo::Demo),
     Doctor(doctor::Doctor),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use signerd_api::{BackendStatus, Client};
+use signerd_api::{AuditStatus, BackendStatus, Client};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -15,7 +15,7 @@ use crate::{
 
 /// Say whether the daemon and its backends work
 ///
-/// Exits with 0 when all is well, 1 when a backend is down, 3 when the daemon cannot be reached.
+/// Exits with 0 when all is well, 1 when a backend is down or nothing can be recorded, 3 when the daemon cannot be reached.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -26,15 +26,17 @@ pub(crate) struct Status {}
 impl Status {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
-        let backends = client.backends().await?;
+        let (backends, audit) = client.status().await?;
         let serving = serving(&client).await?;
-        let healthy = backends.iter().all(|b| b.health.is_none());
+        let healthy = backends.iter().all(|b| b.health.is_none())
+            && audit.as_ref().is_none_or(|audit| audit.health.is_none());
         context.answer(
-            text(&client, serving, &backends),
+            text(&client, serving, &backends, audit.as_ref()),
             &json!({
                 "socket": client.socket(),
                 "serving": serving,
                 "backends": backends.iter().map(object).collect::<Vec<_>>(),
+                "audit": audit.as_ref().map(audit_object),
             }),
         );
         Ok(if healthy && serving { Exit::Done } else { Exit::Failed })
@@ -49,9 +51,15 @@ async fn serving(client: &Client) -> Result<bool, Failure> {
     Ok(answer.into_inner().status == ServingStatus::Serving as i32)
 }
 
-fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
+fn text(client: &Client, serving: bool, backends: &[BackendStatus], audit: Option<&AuditStatus>) -> String {
     let state = if serving { "serving" } else { "not serving" };
     let mut text = format!("signerd at {}: {state}\n", client.socket().display());
+    if let Some(audit) = audit {
+        let health = audit.health.as_ref().map_or_else(|| "ok".to_owned(), |e| format!("DOWN: {e}"));
+        let (records, directory) = (audit.records, audit.directory.display());
+        let line = format!("audit log {} in {directory}: {records} records, {health}\n", audit.origin);
+        text.push_str(&line);
+    }
     if backends.is_empty() {
         text.push_str("there is no backend that you may use\n");
         return text;
@@ -65,6 +73,17 @@ fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
         .collect();
     text.push_str(&table::layout(["BACKEND", "KIND", "DEVICE", "HEALTH"], &rows));
     text
+}
+
+fn audit_object(audit: &AuditStatus) -> serde_json::Value {
+    json!({
+        "directory": audit.directory,
+        "origin": audit.origin,
+        "records": audit.records,
+        "signed": audit.signed,
+        "healthy": audit.health.is_none(),
+        "error": audit.health.as_ref().map(error_json),
+    })
 }
 
 fn object(backend: &BackendStatus) -> serde_json::Value {
@@ -86,18 +105,9 @@ fn object(backend: &BackendStatus) -> serde_json::Value {
 
 /// Seconds since 1970 as people write them: `2026-11-24T15:31:00Z`.
 pub(crate) fn utc(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // The civil calendar in 400-year cycles of 146 097 days that begin on 1 March.
-    let shifted = days + 719_468;
-    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
-    let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let mut text = signerd_api::audit::utc(seconds * 1000);
+    text.truncate("2026-11-24T15:31:00".len());
+    text + "Z"
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ impl Sequencer {
 }
 
 /// Steps 3 and 4 for a tree whose tiles are written.
-fn sign_and_publish(
+pub(crate) fn sign_and_publish(
     storage: &dyn Storage,
     view: &View<'_>,
     signer: &mut CheckpointSigner,
@@ -222,13 +222,40 @@ pub(crate) async fn recover(
         })?),
         None => None,
     };
-    let mut frontier = match (snapshot, &checkpoint) {
+    let (frontier, growth) = rebuild(&**storage, format, snapshot, &batches, checkpoint.as_ref())?;
+    let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
+    let size = frontier.size();
+    if let Some(checkpoint) = &checkpoint {
+        if checkpoint.size == size {
+            let note = String::from_utf8(note.unwrap_or_default()).unwrap_or_default().into();
+            return Ok((Published { checkpoint: checkpoint.clone(), note }, frontier, signer));
+        }
+        tracing::info!("finishing {} entries that were durable and not published", size - checkpoint.size);
+    }
+    let root = Edge::new(size, &view)?.root();
+    let proof = consistency_proof(signer.size(), size, &view)?;
+    let new = signer.sign(size, root, Vec::new(), &proof).await?;
+    storage.publish(note.as_deref(), new.as_bytes())?;
+    let checkpoint =
+        Checkpoint { origin: signer.key().name().to_owned(), size, root, extensions: Vec::new() };
+    Ok((Published { checkpoint, note: new.into() }, frontier, signer))
+}
+
+/// The tree as the durable entries make it, with its tiles written. The published checkpoint must be one of it.
+pub(crate) fn rebuild(
+    storage: &dyn Storage,
+    format: Format,
+    snapshot: Option<Vec<u8>>,
+    batches: &[Batch],
+    checkpoint: Option<&Checkpoint>,
+) -> Result<(Frontier, Growth)> {
+    let mut frontier = match (snapshot, checkpoint) {
         (Some(snapshot), _) => Frontier::from_bytes(format, &snapshot)?,
-        (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, &**storage)?,
+        (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, storage)?,
         (None, None) => Frontier::new(format),
     };
     let mut growth = Growth::default();
-    for batch in &batches {
+    for batch in batches {
         if batch.begin != frontier.size() {
             return Err(Error::internal(format!(
                 "the journal goes on at entry {} where {} was expected",
@@ -243,23 +270,11 @@ pub(crate) async fn recover(
         frontier.finish(&mut growth);
         storage.write_tiles(&growth.tiles)?;
     }
-    let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
-    let size = frontier.size();
-    if let Some(checkpoint) = &checkpoint {
-        agree(checkpoint, size, &view)?;
-        if checkpoint.size == size {
-            let note = String::from_utf8(note.unwrap_or_default()).unwrap_or_default().into();
-            return Ok((Published { checkpoint: checkpoint.clone(), note }, frontier, signer));
-        }
-        tracing::info!("finishing {} entries that were durable and not published", size - checkpoint.size);
+    if let Some(checkpoint) = checkpoint {
+        let view = View { frontier: &frontier, growth: &growth, storage };
+        agree(checkpoint, frontier.size(), &view)?;
     }
-    let root = Edge::new(size, &view)?.root();
-    let proof = consistency_proof(signer.size(), size, &view)?;
-    let new = signer.sign(size, root, Vec::new(), &proof).await?;
-    storage.publish(note.as_deref(), new.as_bytes())?;
-    let checkpoint =
-        Checkpoint { origin: signer.key().name().to_owned(), size, root, extensions: Vec::new() };
-    Ok((Published { checkpoint, note: new.into() }, frontier, signer))
+    Ok((frontier, growth))
 }
 
 /// Whether the published checkpoint is one of this tree.

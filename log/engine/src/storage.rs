@@ -72,6 +72,13 @@ pub trait Storage: Objects {
     /// What is there, after a start.
     fn recover(&self) -> Result<Recovered>;
 
+    /// Whether a batch can be staged without giving up what the storage holds of older ones. If not, tiles of all older
+    /// batches have to be written before [`Storage::stage`] is called. Who writes them at once anyway need not ask.
+    fn has_room(&self, batch: &Batch) -> bool {
+        let _ = batch;
+        true
+    }
+
     /// Makes a batch durable. `snapshot` gives the tree as it was before, should the storage need a fresh beginning.
     /// An error means that the batch is not in the log, and that the same place is free for another one.
     fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<()>;

@@ -3,6 +3,7 @@
 //! [`pb`] is generated from `proto/signerd/v1/signerd.proto`, which documents every call and field. Around it stand
 //! the conversions to and from the types of signer-core, which both sides use, and the [`Client`].
 
+pub mod audit;
 mod client;
 mod convert;
 mod redacted;
@@ -10,8 +11,8 @@ mod socket;
 mod status;
 
 pub use client::{
-    BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyList, RemoteBackend, RemoteSigner,
-    SignStream, Signed,
+    AuditStatus, BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyList, RemoteBackend,
+    RemoteSigner, SignStream, Signed,
 };
 pub use convert::{backend_from_pb, backend_to_pb, evidence_to_pb, key_from_pb, key_to_pb, policy_from_pb};
 pub use socket::{default_socket, find_socket};

@@ -132,7 +132,7 @@ impl pb::signer_service_server::SignerService for Peer {
             abilities: vec!["generate".into(), "delete".into()],
             ..pb::Backend::default()
         };
-        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend] }))
+        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend], audit: None }))
     }
 
     async fn list_keys(&self, _: Request<pb::ListKeysRequest>) -> Answer<pb::ListKeysResponse> {

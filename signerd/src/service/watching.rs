@@ -13,13 +13,7 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::Status;
 
 use super::Service;
-use crate::{
-    call::Call,
-    events::Occurrence,
-    grants::{Operations, denied},
-    identity::Identity,
-    state::Daemon,
-};
+use crate::{call::Call, events::Occurrence, grants::Operations, identity::Identity, state::Daemon};
 
 /// The events that one watcher gets.
 pub(crate) struct Watching {
@@ -42,7 +36,7 @@ impl Service {
         };
         if !allowed {
             let what = backend.as_ref().map_or_else(|| "anything".to_owned(), ToString::to_string);
-            return Err(denied(&call.caller.describe().await, Operations::WATCH, &what, None));
+            return Err(state.denied(&call.caller, Operations::WATCH, &what, None).await);
         }
         if let Some(backend) = &backend {
             state.place(backend)?;
