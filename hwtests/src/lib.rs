@@ -3,6 +3,7 @@
 //!
 //! What is missing on the machine is a failure with a sentence that says what to install, never a skipped test.
 
+pub mod audit;
 pub mod authority;
 pub mod daemon;
 pub mod engines;

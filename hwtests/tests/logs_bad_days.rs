@@ -35,7 +35,7 @@ async fn a_second_server_on_the_folder_ends_and_the_first_goes_on() {
     );
     assert_eq!(second.status.code(), Some(3), "{}", programs::text(&second));
     let text = programs::text(&second);
-    assert!(text.contains("in use by another signer-log") && text.contains(&log.pid().to_string()), "{text}");
+    assert!(text.contains("in use by another process") && text.contains(&log.pid().to_string()), "{text}");
     assert_eq!(post(&log, "the first goes on").await, 201);
 }
 

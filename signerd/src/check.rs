@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 use signer_core::{Error, KeyRef};
 
 use crate::{
-    config::{BackendConfig, BackendKind, Config, Order, SecretSource},
+    config::{AuditConfig, BackendConfig, BackendKind, Config, Order, SecretSource},
     events::Events,
     grants::Grants,
     metrics::Metrics,
@@ -25,6 +25,15 @@ pub(crate) fn print(config: &Config, devices: bool) -> ExitCode {
         println!("serves metrics on  http://{listen}/metrics");
     }
     let mut problems = Vec::new();
+    if let Some(audit) = &config.audit {
+        println!(
+            "records the use of keys in  {} ({}, signed by {})",
+            audit.directory.display(),
+            audit.origin,
+            audit.key
+        );
+        problems.extend(look_at_audit(audit).err());
+    }
     println!("\nbackends:");
     for backend in &config.backends {
         println!("  {} ({}): {}", backend.name, backend.kind_name(), describe(backend, config));
@@ -80,7 +89,7 @@ fn compare(config: &Config) -> Result<(), String> {
     let runtime = runtime.map_err(|e| format!("the runtime cannot be started: {e}"))?;
     let result = runtime.block_on(async {
         let metrics = Arc::new(Metrics::new(false));
-        let state = run::make_state(config, 1, &BTreeMap::new(), &Events::new(), &metrics).await;
+        let state = run::make_state(config, 1, &BTreeMap::new(), None, &Events::new(), &metrics).await;
         let result = run::compare_members(&state).await;
         println!("\nmembers of keys:");
         for group in state.groups.values() {
@@ -132,6 +141,21 @@ fn describe(backend: &BackendConfig, config: &Config) -> String {
             format!("Google Cloud KMS, {ring}")
         }
         BackendKind::Azure(config) => format!("the key vault {}", config.vault),
+    }
+}
+
+/// Whether the folder of the audit log can be one: there, or in a folder that is there.
+fn look_at_audit(audit: &AuditConfig) -> Result<(), String> {
+    if let Some(group) = &audit.group
+        && crate::identity::gid_of(group).is_none()
+    {
+        return Err(format!("[audit] group: no group is called {group:?}"));
+    }
+    let shown = audit.directory.display();
+    let existing = audit.directory.ancestors().find(|folder| folder.exists());
+    match existing.map(std::fs::metadata) {
+        Some(Ok(metadata)) if metadata.is_dir() => Ok(()),
+        _ => Err(format!("[audit] directory: {shown} cannot be a folder")),
     }
 }
 

@@ -117,6 +117,11 @@ pub fn main() -> ExitCode {
                 for warning in warnings {
                     println!("  warning: {warning}");
                 }
+                let own = config.audit.as_ref().is_some_and(|audit| audit.key.to_string() == key.to_string());
+                if allowed && own && operation.intersects(Operations::SIGN) {
+                    println!("denied all the same: it is the key of the audit log, and signs nothing else");
+                    return ExitCode::from(4);
+                }
                 if allowed { ExitCode::SUCCESS } else { ExitCode::from(4) }
             })
         }

@@ -2,7 +2,9 @@
 //!
 //! From the outside in, a signature goes through:
 //!
-//! 1. [`Policed`]: the caller's grants, and whether the key can do what is asked. One for each caller and key.
+//! 1. [`Policed`]: the caller's grants, and whether the key can do what is asked. One for each caller and key. Where there
+//!    is an audit log, it records here what goes in and what comes out ([`crate::audit`]): who asks is known, and nothing
+//!    that the rest keeps back has left yet.
 //! 2. [`Failover`]: where several places hold the key, which of them signs. What follows is around each of them.
 //! 3. [`Metered`]: what is counted and timed; what a failure says of the backend's health.
 //! 4. [`Queued`]: a place in the backend's bounded queue, or "busy".

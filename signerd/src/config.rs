@@ -13,12 +13,13 @@ use std::{
 
 use signer_aws_kms::AwsConfig;
 use signer_azure_key_vault::AzureConfig;
-use signer_core::{BackendName, KeyRef, PublicKey};
+use signer_core::{BackendName, Digest, HashAlgorithm, KeyRef, PublicKey};
 use signer_google_kms::GoogleConfig;
 use signer_vault_transit::VaultConfig;
 
 use crate::grants::{AlgorithmSet, CallerPattern, Glob, Operations};
 
+mod audit;
 mod backend;
 mod fault;
 mod file;
@@ -26,6 +27,7 @@ mod paths;
 mod secret;
 mod units;
 
+pub use audit::{AuditConfig, AuditKeyRef};
 pub use fault::{Fault, Faults};
 pub use paths::{config_file, default_socket, default_state};
 pub use secret::SecretSource;
@@ -49,6 +51,10 @@ pub struct Config {
     pub metrics: Metrics,
     /// What it takes on.
     pub limits: Limits,
+    /// The audit log; `None` for none.
+    pub audit: Option<AuditConfig>,
+    /// SHA-256 of the text of the file.
+    pub text_hash: String,
     /// Where keys are.
     pub backends: Vec<BackendConfig>,
     /// Names for keys that do not depend on where they are.
@@ -266,6 +272,8 @@ impl Config {
             log: Log { json: false, level: tracing::Level::INFO },
             metrics: Metrics::default(),
             limits: Limits::default(),
+            audit: None,
+            text_hash: text_hash(""),
             backends: vec![BackendConfig {
                 name,
                 kind: BackendKind::Software(SoftwareTable {
@@ -287,6 +295,11 @@ impl Config {
             state,
         }
     }
+}
+
+/// The hash by which the audit log names a configuration, as `sha256sum` gives it.
+fn text_hash(text: &str) -> String {
+    format!("{:?}", Digest::of(HashAlgorithm::Sha256, text.as_bytes()))
 }
 
 impl BackendConfig {

@@ -40,6 +40,14 @@ struct Rule {
     callers: Vec<CallerRule>,
 }
 
+/// One grant's part in what a caller may sign with.
+#[derive(Clone, Debug)]
+pub(crate) struct Permission {
+    pub(crate) algorithms: AlgorithmSet,
+    /// `grant 2 on line 31`.
+    pub(crate) place: Arc<str>,
+}
+
 /// All names of one key: a grant on any of them is a grant on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyNames(Vec<String>);
@@ -96,6 +104,19 @@ impl Grants {
     pub fn algorithms(&self, caller: &Identity, key: &KeyNames) -> AlgorithmSet {
         self.matching(caller, Operations::SIGN, key)
             .fold(AlgorithmSet::NONE, |set, rule| set | rule.config.algorithms)
+    }
+
+    /// The same, grant by grant.
+    pub(crate) fn permissions(&self, caller: &Identity, key: &KeyNames) -> Vec<Permission> {
+        let matching = self.matching(caller, Operations::SIGN, key);
+        matching
+            .map(|rule| Permission { algorithms: rule.config.algorithms, place: rule.place().into() })
+            .collect()
+    }
+
+    /// The first grant that lets a caller do something with a key.
+    pub(crate) fn which(&self, caller: &Identity, operation: Operations, key: &KeyNames) -> Option<Arc<str>> {
+        Some(self.matching(caller, operation, key).next()?.place().into())
     }
 
     /// Whether a caller may do something with a key. For [`Operations::SIGN`] see [`Self::algorithms`].

@@ -1,6 +1,6 @@
 //! How backends and keys are: found out in the background, told on the standard gRPC health service.
 //!
-//! Names: `""` for the daemon itself, `backend/NAME`, and `key/REFERENCE` for configured keys, keys that were used
+//! Names: `""` for the daemon itself, `audit` for its audit log where there is one, `backend/NAME`, and `key/REFERENCE` for configured keys, keys that were used
 //! since the start, and any key that somebody with a grant asks for. Who has no grant on a backend or key is told
 //! that there is no such name.
 

@@ -12,12 +12,41 @@ use std::{
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::net::UnixStream;
 
-/// A caller: user, primary group, and the groups that its process had when it connected.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A caller: user, primary group, and the groups that its process had when it connected. Two with the same of these are
+/// the same caller, whatever their processes are.
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// `None` for somebody of whom only a group is known (`signerd explain`).
     uid: Option<u32>,
     groups: Box<[u32]>,
+    process: Option<Process>,
+}
+
+/// The process that has connected: told to people, never decided by.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its number; `None` if it is in a namespace that this one does not see.
+    pub pid: Option<u32>,
+    /// Its primary group.
+    pub gid: u32,
+    /// The file that it runs, or its name where that may not be seen.
+    pub program: Option<String>,
+    /// The name of its user.
+    pub user: Option<String>,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (self.uid, &self.groups) == (other.uid, &other.groups)
+    }
+}
+
+impl Eq for Identity {}
+
+impl std::hash::Hash for Identity {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.uid, &self.groups).hash(state);
+    }
 }
 
 impl Identity {
@@ -27,7 +56,26 @@ impl Identity {
         let peer = stream.peer_cred()?;
         let mut groups = peer_groups(stream.as_raw_fd())?;
         groups.push(peer.gid());
-        Ok(Self::new(Some(peer.uid()), groups))
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let process = Process { pid, gid: peer.gid(), program: None, user: None };
+        Ok(Self { process: Some(process), ..Self::new(Some(peer.uid()), groups) })
+    }
+
+    /// The same caller with the names of its program and its user, for the audit log. The program is looked for a moment
+    /// after the process has connected, so that it is still there; that its number was given to another one meanwhile is
+    /// not likely, and not ruled out.
+    pub(crate) async fn with_names(mut self) -> Self {
+        let described = self.describe().await;
+        if let Some(process) = &mut self.process {
+            process.user = described.strip_suffix(')').and_then(|d| Some(d.split_once(" (")?.0.to_owned()));
+            process.program = process.pid.and_then(program);
+        }
+        self
+    }
+
+    /// The process that has connected, for those who came over the socket.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     /// A user with all groups that the system's databases give it.
@@ -58,7 +106,7 @@ impl Identity {
     pub fn new(uid: Option<u32>, mut groups: Vec<u32>) -> Self {
         groups.sort_unstable();
         groups.dedup();
-        Self { uid, groups: groups.into() }
+        Self { uid, groups: groups.into(), process: None }
     }
 
     /// The user.
@@ -103,6 +151,13 @@ impl fmt::Display for Identity {
             (None, None) => f.write_str("anybody"),
         }
     }
+}
+
+/// The file that a process runs; its own name for itself where that is not for us to see.
+fn program(pid: u32) -> Option<String> {
+    let file = std::fs::read_link(format!("/proc/{pid}/exe")).map(|p| p.to_string_lossy().into_owned());
+    let name = || Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned());
+    file.ok().or_else(name)
 }
 
 static NAMES: Mutex<Option<HashMap<u32, String>>> = Mutex::new(None);
@@ -165,6 +220,10 @@ mod tests {
         }
         assert!(caller.is_in(rustix::process::getegid().as_raw()));
         assert!(!caller.is_in(4_000_000_000));
+        let caller = caller.with_names().await;
+        let process = caller.process().unwrap();
+        assert_eq!(process.pid, Some(std::process::id()));
+        assert_eq!(process.program, std::env::current_exe().ok().map(|p| p.display().to_string()));
     }
 
     #[tokio::test]

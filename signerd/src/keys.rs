@@ -8,8 +8,9 @@ use std::{
 use signer_core::{KeyInfo, Signer};
 
 use crate::{
+    audit::Audit,
     compose::{self, Policed},
-    grants::{AlgorithmSet, Grants, KeyNames},
+    grants::{AlgorithmSet, Grants, KeyNames, Permission},
     group::Group,
     identity::Identity,
     place::Place,
@@ -21,6 +22,8 @@ pub(crate) struct Entry {
     asked: Arc<str>,
     /// `backend/key`, version included; the configured name of a key of several members.
     reference: String,
+    /// Of the public key, `sha256:…`.
+    fingerprint: String,
     names: KeyNames,
     /// Where it is; of several members, that of the first.
     place: Arc<Place>,
@@ -30,8 +33,11 @@ pub(crate) struct Entry {
     epoch: u64,
     signer: Arc<dyn Signer>,
     /// What was decided for callers, most recent last.
-    decisions: Mutex<Vec<(Arc<Identity>, AlgorithmSet)>>,
+    decisions: Mutex<Vec<(Arc<Identity>, Permissions)>>,
 }
+
+/// What a caller may sign with, and by which grants.
+pub(crate) type Permissions = Arc<[Permission]>;
 
 /// So many decisions are kept for a key.
 const MAX_DECISIONS: usize = 32;
@@ -48,6 +54,7 @@ impl Entry {
         Self {
             asked: asked.into(),
             reference: format!("{}/{}", place.name(), signer.info().name),
+            fingerprint: format!("{:?}", signer.info().public_key.fingerprint()),
             names,
             place,
             group: None,
@@ -61,11 +68,13 @@ impl Entry {
     pub(crate) fn of_group(asked: &str, names: KeyNames, group: &Arc<Group>) -> Option<Self> {
         let place = group.place()?.clone();
         let epoch = group.epoch();
+        let signer = compose::failover(group, &place.metrics)?;
         Some(Self {
             asked: asked.into(),
             reference: group.name().to_string(),
+            fingerprint: format!("{:?}", signer.info().public_key.fingerprint()),
             names,
-            signer: compose::failover(group, &place.metrics)?,
+            signer,
             place,
             group: Some(group.clone()),
             epoch,
@@ -75,6 +84,10 @@ impl Entry {
 
     pub(crate) fn reference(&self) -> &str {
         &self.reference
+    }
+
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     pub(crate) fn asked(&self) -> &Arc<str> {
@@ -118,27 +131,36 @@ impl Entry {
     }
 
     /// The key as a caller may use it; with an empty set of algorithms if not at all.
-    pub(crate) fn policed(self: &Arc<Self>, grants: &Grants, caller: &Arc<Identity>) -> Policed {
+    pub(crate) fn policed(
+        self: &Arc<Self>,
+        grants: &Grants,
+        caller: &Arc<Identity>,
+        audit: Option<&Arc<Audit>>,
+    ) -> Policed {
+        let permissions = self.permissions(grants, caller);
+        let allowed = permissions.iter().fold(AlgorithmSet::NONE, |set, p| set | p.algorithms);
         Policed {
             entry: self.clone(),
             caller: caller.clone(),
-            allowed: self.allowed(grants, caller),
+            allowed,
+            permissions,
+            audit: audit.cloned(),
             label: None,
         }
     }
 
-    fn allowed(&self, grants: &Grants, caller: &Arc<Identity>) -> AlgorithmSet {
+    fn permissions(&self, grants: &Grants, caller: &Arc<Identity>) -> Permissions {
         let mut decisions = lock(&self.decisions);
         if let Some((_, allowed)) =
             decisions.iter().rev().find(|(c, _)| Arc::ptr_eq(c, caller) || c == caller)
         {
-            return *allowed;
+            return allowed.clone();
         }
-        let allowed = grants.algorithms(caller, &self.names);
+        let allowed: Permissions = grants.permissions(caller, &self.names).into();
         if decisions.len() >= MAX_DECISIONS {
             decisions.remove(0);
         }
-        decisions.push((caller.clone(), allowed));
+        decisions.push((caller.clone(), allowed.clone()));
         allowed
     }
 }

@@ -69,6 +69,9 @@ pub(crate) struct Metrics {
     pub(crate) refused: Counter,
     /// Bytes of long messages that are held.
     memory: Gauge,
+    audit_up: Gauge,
+    audit_records: Counter,
+    audit_unsigned: Gauge,
 }
 
 /// The word for success among outcomes; all others are names of kinds of errors.
@@ -97,6 +100,9 @@ impl Metrics {
             connections: Gauge::default(),
             refused: Counter::default(),
             memory: Gauge::default(),
+            audit_up: Gauge::default(),
+            audit_records: Counter::default(),
+            audit_unsigned: Gauge::default(),
         };
         registry.register(
             "requests",
@@ -148,6 +154,17 @@ impl Metrics {
             "message_bytes",
             "Bytes of long messages that are held in memory",
             this.memory.clone(),
+        );
+        registry.register(
+            "audit_up",
+            "0 when nothing is signed because it could not be recorded",
+            this.audit_up.clone(),
+        );
+        registry.register("audit_records", "Records in the audit log", this.audit_records.clone());
+        registry.register(
+            "audit_unsigned",
+            "Records that no checkpoint covers yet",
+            this.audit_unsigned.clone(),
         );
         if let Some(keys) = &this.keys {
             registry.register("key_signatures", "Signatures by key and outcome", keys.clone());
@@ -205,6 +222,14 @@ impl Metrics {
     /// All of it as text.
     pub(crate) fn encode(&self, state: &State, memory: usize) -> Result<String, fmt::Error> {
         self.memory.set(gauge(memory));
+        self.audit_up.set(1);
+        if let Some(audit) = &state.audit {
+            let condition = audit.condition();
+            self.audit_up.set(i64::from(audit.trouble().is_none()));
+            self.audit_records.inner().store(condition.durable, Relaxed);
+            let unsigned = condition.durable - condition.signed.unwrap_or_default();
+            self.audit_unsigned.set(i64::try_from(unsigned).unwrap_or(i64::MAX));
+        }
         for family in [&self.in_flight, &self.queue, &self.up] {
             family.clear();
         }

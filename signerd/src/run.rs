@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Overrides},
+    audit::{self, Audit, Event},
+    compose,
+    config::{AuditConfig, Config, Overrides},
     events::{Events, What},
     grants::Grants,
     health,
@@ -73,6 +75,7 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), Failed> {
     }
     let mut signals = Signals::new().map_err(|e| format!("signals cannot be received: {e}"))?;
     let _lock = lock_state(&config.state).map_err(|e| e.to_string())?;
+    let audit = open_audit(&config).await?;
     let listening = Listening::start(&config).await.map_err(|e| e.to_string())?;
     let metrics_listener = match config.metrics.listen {
         Some(address) => Some(metrics_server::bind(address).await?),
@@ -82,12 +85,20 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), Failed> {
     let metrics = Arc::new(Metrics::new(config.metrics.key_labels));
     let events = Events::new();
     let socket = config.socket.clone();
-    let state = make_state(config, 1, &BTreeMap::new(), &events, &metrics).await;
+    let hash = config.text_hash.clone();
+    let state = make_state(config, 1, &BTreeMap::new(), audit.as_ref(), &events, &metrics).await;
     if let Err(what) = compare_members(&state).await {
         join_all(state.places.values().map(|place| place.stop())).await;
         return Err(Failed::Configuration(what));
     }
     let daemon = Daemon::new(state, events, metrics);
+    let auditing = match &audit {
+        Some(audit) => {
+            audit.tell(Event::of_daemon("start").with_config(&hash)).await.map_err(|e| e.to_string())?;
+            Some(tokio::spawn(audit::watch_over(daemon.clone(), audit.clone())))
+        }
+        None => None,
+    };
     let mut watchers = Watchers::default();
     watchers.follow(&daemon);
     let scraping =
@@ -115,6 +126,13 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), Failed> {
     if let Some(scraping) = scraping {
         scraping.abort();
     }
+    // The last checkpoint wants its key.
+    if let Some(audit) = &audit {
+        audit.close().await;
+    }
+    if let Some(auditing) = auditing {
+        auditing.abort();
+    }
     let until = Instant::now() + Duration::from_secs(1);
     join_all(daemon.state().places.values().map(|place| async move {
         place.drained(until).await;
@@ -125,11 +143,19 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Opens the audit log, where one is configured. Without it the daemon does not begin.
+async fn open_audit(config: &Config) -> Result<Option<Arc<Audit>>, String> {
+    let Some(audit) = config.audit.clone() else { return Ok(None) };
+    let opened = compose::blocking(move || Audit::open(&audit)).await;
+    opened.map(Some).map_err(|e| e.to_string())
+}
+
 /// Puts a generation together: backends that are as they were go on, the others are started.
 pub(crate) async fn make_state(
     config: Config,
     generation: u64,
     before: &BTreeMap<BackendName, Arc<Place>>,
+    audit: Option<&Arc<Audit>>,
     events: &Events,
     metrics: &Arc<Metrics>,
 ) -> State {
@@ -162,7 +188,7 @@ pub(crate) async fn make_state(
         }
     }))
     .await;
-    State::new(generation, config, grants, places)
+    State::new(generation, config, grants, places, audit.cloned())
 }
 
 /// Whether the members of each key are the same key, as far as they can be reached. The error is a sentence for people.
@@ -191,13 +217,20 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
                 tracing::warn!("{warning}");
             }
             tell_what_needs_a_restart(&before.config, &config);
-            let state =
-                make_state(config, before.generation + 1, &before.places, &daemon.events, &daemon.metrics)
-                    .await;
+            let state = make_state(
+                config,
+                before.generation + 1,
+                &before.places,
+                daemon.audit.as_ref(),
+                &daemon.events,
+                &daemon.metrics,
+            )
+            .await;
             if let Err(what) = compare_members(&state).await {
                 tracing::error!("the configuration is not taken over, the one before goes on: {what}");
                 retire(&state, &before);
             } else {
+                record_reload(daemon, &state.config).await;
                 daemon.replace(state);
                 watchers.follow(daemon);
                 retire(&before, &daemon.state());
@@ -209,6 +242,18 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
     notify(&[NotifyState::Ready]);
 }
 
+/// What the audit log has to know of a configuration before it holds: what comes after this record was decided by it, or by
+/// the one before.
+async fn record_reload(daemon: &Daemon, config: &Config) {
+    let Some(audit) = &daemon.audit else { return };
+    if let Some(config) = &config.audit {
+        audit.reconfigure(config);
+    }
+    if let Err(error) = audit.tell(Event::of_daemon("reload").with_config(&config.text_hash)).await {
+        tracing::error!("the new configuration is not in the audit log: {error}");
+    }
+}
+
 fn tell_what_needs_a_restart(before: &Config, now: &Config) {
     let changed = [
         ("socket", before.socket != now.socket),
@@ -217,6 +262,10 @@ fn tell_what_needs_a_restart(before: &Config, now: &Config) {
         ("state", before.state != now.state),
         ("[log]", before.log != now.log),
         ("[metrics]", before.metrics != now.metrics),
+        (
+            "[audit]",
+            before.audit.as_ref().map(AuditConfig::fixed) != now.audit.as_ref().map(AuditConfig::fixed),
+        ),
     ];
     for (setting, _) in changed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!("{setting} has changed: that takes effect when the daemon is started again");

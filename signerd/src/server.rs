@@ -97,6 +97,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listener: UnixListener, drain: bo
 
 async fn connection(daemon: Arc<Daemon>, stream: UnixStream) {
     let caller = match Identity::of_peer(&stream) {
+        Ok(caller) if daemon.audit.is_some() => Arc::new(caller.with_names().await),
         Ok(caller) => Arc::new(caller),
         Err(error) => {
             tracing::warn!("a connection is closed because nobody knows whose it is: {error}");

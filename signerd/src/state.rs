@@ -13,6 +13,7 @@ use signer_core::{Address, BackendName, Error, ErrorKind, KeyRef, KeySelector, R
 use tokio::sync::watch;
 
 use crate::{
+    audit::{Audit, Event, KeyOf},
     compose::Policed,
     config::Config,
     events::Events,
@@ -35,6 +36,8 @@ pub(crate) struct Daemon {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
+    /// Where the use of keys is recorded, if it is.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// Becomes true when the daemon is asked to end.
     pub(crate) stopping: watch::Sender<bool>,
     /// Bytes of long messages that are held.
@@ -50,11 +53,15 @@ pub(crate) struct State {
     /// Configured keys that several places hold.
     pub(crate) groups: BTreeMap<BackendName, Arc<Group>>,
     pub(crate) keys: KeyTable,
+    /// The daemon's, whatever this configuration says.
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl Daemon {
     pub(crate) fn new(state: State, events: Events, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
+        let audit = state.audit.clone();
+        let this = Arc::new(Self {
+            audit,
             generation: AtomicU64::new(state.generation),
             state: RwLock::new(Arc::new(state)),
             events,
@@ -63,7 +70,11 @@ impl Daemon {
             board: Board::default(),
             stopping: watch::Sender::new(false),
             memory: Arc::default(),
-        })
+        });
+        if let Some(audit) = &this.audit {
+            audit.belongs_to(&this);
+        }
+        this
     }
 
     /// What holds now.
@@ -98,6 +109,7 @@ impl State {
         config: Config,
         grants: Grants,
         places: BTreeMap<BackendName, Arc<Place>>,
+        audit: Option<Arc<Audit>>,
     ) -> Self {
         let several = config.keys.iter().filter(|(_, key)| key.members.len() > 1);
         let groups = several.map(|(name, key)| {
@@ -113,7 +125,7 @@ impl State {
             (name.clone(), group)
         });
         let groups = groups.collect();
-        Self { generation, config, grants, places, groups, keys: KeyTable::default() }
+        Self { generation, config, grants, places, groups, keys: KeyTable::default(), audit }
     }
 
     /// A key that a caller may sign with.
@@ -122,8 +134,17 @@ impl State {
             Some(entry) => entry,
             None => self.open(caller, Operations::SIGN, asked).await?,
         };
-        let policed = entry.policed(&self.grants, caller);
-        if policed.allowed.is_empty() { Err(policed.deny(None).await) } else { Ok(policed) }
+        let policed = entry.policed(&self.grants, caller, self.audit.as_ref());
+        if policed.allowed.is_empty() {
+            return Err(policed.deny(None).await);
+        }
+        if let Some(audit) = &self.audit
+            && let Err(error) = audit.key().spare(self, &entry).await
+        {
+            audit.denied(policed.event());
+            return Err(error);
+        }
+        Ok(policed)
     }
 
     /// A key that a caller may do something with. Whoever may not is told the same whether or not there is the key.
@@ -142,6 +163,17 @@ impl State {
         } else {
             Err(self.denied(caller, operation, asked, Some(entry.place())).await)
         }
+    }
+
+    /// The audit log's own key.
+    pub(crate) async fn own_key(&self, asked: &str) -> Result<Arc<Entry>> {
+        if self.keys.fresh(asked).is_none() {
+            self.open_configured(asked).await?;
+        }
+        // Opened a moment ago, and changed since.
+        self.keys
+            .fresh(asked)
+            .ok_or_else(|| Error::new(ErrorKind::DeviceGone, "the key is being changed").key(asked))
     }
 
     /// The place and the selector of a key that need not exist, for a caller who may do something with it.
@@ -257,7 +289,7 @@ impl State {
             Some(("key", asked)) => {
                 self.keys.has(asked) || self.config.keys.keys().any(|n| n.as_str() == asked)
             }
-            _ => name.is_empty(),
+            _ => name.is_empty() || name == "audit",
         }
     }
 
@@ -323,11 +355,14 @@ impl State {
     /// What a caller is told who lacks a grant.
     pub(crate) async fn denied(
         &self,
-        caller: &Identity,
+        caller: &Arc<Identity>,
         operation: Operations,
         asked: &str,
         place: Option<&Arc<Place>>,
     ) -> Error {
+        if let Some(audit) = &self.audit {
+            audit.denied(Event::of_caller(caller, operation, KeyOf::named(asked)));
+        }
         let caller = caller.describe().await;
         if let Some(place) = place {
             place.metrics.denied(place.name(), operation);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{attest, demo, doctor, init, keys, manual, sign, status, verify, watch};
+use crate::{attest, audit, demo, doctor, init, keys, manual, sign, status, verify, watch};
 
 /// Signs with keys that never leave their device, through the signerd daemon.
 #[derive(Debug, Parser)]
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Attest(attest::Attest),
     Status(status::Status),
     Watch(watch::Watch),
+    Audit(audit::Audit),
     Init(init::Init),
     Demo(demo::Demo),
     Doctor(doctor::Doctor),

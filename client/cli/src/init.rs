@@ -145,9 +145,13 @@ kind = \"software\"
     fn document(&self) -> String {
         format!(
             "# Written by `signer init`. `signerd check-config` checks it; docs/configuration.md explains every option.\n\n\
-             {}\n# Who may do what. Everything that is not granted is denied.\n[[grant]]\ncallers = [{}]\n\
+             {}\n# Who used which key, written down before anybody gets a signature; without its log nothing is signed.\n\
+             # First make its key: signer keys create {}/audit --type ed25519. docs/audit.md has the rest.\n\
+             #[audit]\n#key = \"{}/audit\"\n#origin = \"audit.example.com\"\n\n# Who may do what. Everything that is not granted is denied.\n[[grant]]\ncallers = [{}]\n\
              keys = [\"{}/*\"]\noperations = [\"*\"]\n",
             self.table(),
+            self.name(),
+            self.name(),
             toml::Value::from(places::caller()),
             self.name(),
         )

@@ -3,6 +3,7 @@
 mod args;
 mod atomic;
 mod attest;
+mod audit;
 mod bundle;
 mod content;
 mod context;
@@ -59,6 +60,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
             Command::Status(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Watch(command) => command.run(context).await,
+            Command::Audit(command) => command.run(context).await,
             Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Demo(_) => Ok(Exit::Done),
         }
     })

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use signerd_api::{BackendStatus, Client, MemberStatus, NamedKey};
+use signerd_api::{AuditStatus, BackendStatus, Client, MemberStatus, NamedKey};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -17,7 +17,8 @@ use crate::{
 ///
 /// Also shows the keys that several places hold, and how each of these is.
 ///
-/// Exits with 0 when all is well, 1 when a backend or such a key is down, 3 when the daemon cannot be reached.
+/// Exits with 0 when all is well, 1 when a backend or such a key is down or nothing can be recorded, 3 when the daemon
+/// cannot be reached.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,17 +29,20 @@ pub(crate) struct Status {}
 impl Status {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
-        let backends = client.backends().await?;
+        let (backends, audit) = client.status().await?;
         let keys = client.named_keys().await?;
         let serving = serving(&client).await?;
-        let healthy = backends.iter().all(|b| b.health.is_none()) && keys.iter().all(NamedKey::is_usable);
+        let healthy = backends.iter().all(|b| b.health.is_none())
+            && keys.iter().all(NamedKey::is_usable)
+            && audit.as_ref().is_none_or(|audit| audit.health.is_none());
         context.answer(
-            text(&client, serving, &backends) + &members_text(&keys),
+            text(&client, serving, &backends, audit.as_ref()) + &members_text(&keys),
             &json!({
                 "socket": client.socket(),
                 "serving": serving,
                 "backends": backends.iter().map(object).collect::<Vec<_>>(),
                 "keys": keys.iter().map(named_key).collect::<Vec<_>>(),
+                "audit": audit.as_ref().map(audit_object),
             }),
         );
         Ok(if healthy && serving { Exit::Done } else { Exit::Failed })
@@ -53,9 +57,15 @@ async fn serving(client: &Client) -> Result<bool, Failure> {
     Ok(answer.into_inner().status == ServingStatus::Serving as i32)
 }
 
-fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
+fn text(client: &Client, serving: bool, backends: &[BackendStatus], audit: Option<&AuditStatus>) -> String {
     let state = if serving { "serving" } else { "not serving" };
     let mut text = format!("signerd at {}: {state}\n", client.socket().display());
+    if let Some(audit) = audit {
+        let health = audit.health.as_ref().map_or_else(|| "ok".to_owned(), |e| format!("DOWN: {e}"));
+        let (records, directory) = (audit.records, audit.directory.display());
+        let line = format!("audit log {} in {directory}: {records} records, {health}\n", audit.origin);
+        text.push_str(&line);
+    }
     if backends.is_empty() {
         text.push_str("there is no backend that you may use\n");
         return text;
@@ -107,6 +117,17 @@ pub(crate) fn named_key(key: &NamedKey) -> serde_json::Value {
         "order": key.order,
         "usable": key.is_usable(),
         "members": members.collect::<Vec<_>>(),
+    })
+}
+
+fn audit_object(audit: &AuditStatus) -> serde_json::Value {
+    json!({
+        "directory": audit.directory,
+        "origin": audit.origin,
+        "records": audit.records,
+        "signed": audit.signed,
+        "healthy": audit.health.is_none(),
+        "error": audit.health.as_ref().map(error_json),
     })
 }
 

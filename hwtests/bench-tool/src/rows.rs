@@ -9,6 +9,7 @@ use crate::{
     stage,
 };
 
+mod audit;
 mod clients_16;
 mod idle;
 mod large_file;
@@ -26,12 +27,13 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 type Measure = fn(&Bench) -> Result<Row>;
 
 /// All rows, in the order of the table.
-pub(crate) const ROWS: [(&str, Measure); 8] = [
+pub(crate) const ROWS: [(&str, Measure); 9] = [
     ("one-client", one_client::row),
     ("clients-16", clients_16::row),
     ("streams", streams::row),
     ("rsa", rsa::row),
     ("software", software::row),
+    ("audit", audit::row),
     ("large-file", large_file::row),
     ("idle", idle::row),
     ("process", process::row),

@@ -84,6 +84,22 @@ impl Stage {
         self.signerd("sleepy.toml", "sleepy.sock", "hsm/p256")
     }
 
+    /// The same with an audit log in the folder, whose key `other` has made on the token.
+    pub(crate) fn audited_daemon(&self, other: &Server) -> Result<Server> {
+        let directory = self.path("audit").display().to_string();
+        let text = fs::read_to_string(self.path("signerd.toml"))?
+            .replace("/signerd.sock\"", "/audited.sock\"")
+            .replace("/state\"", "/audited-state\"");
+        let table =
+            format!("\n[audit]\ndirectory = {directory:?}\nkey = \"hsm/audit\"\norigin = \"audit.bench\"\n");
+        fs::write(self.path("audited.toml"), text + &table)?;
+        if !self.path("audit").exists() {
+            let mut create = self.program("signer");
+            must(create.arg("--socket").arg(&other.socket).args(["keys", "create", "hsm/audit"]))?;
+        }
+        self.signerd("audited.toml", "audited.sock", "hsm/p256")
+    }
+
     /// A daemon with the software backend and the key soft/p256.
     pub(crate) fn software_daemon(&self) -> Result<Server> {
         self.write_software_configuration()?;

@@ -41,6 +41,11 @@ impl Frontier {
         self.size
     }
 
+    /// The last entry, if the tile at the edge has it.
+    pub(crate) fn last(&self) -> Option<Vec<u8>> {
+        Some(self.format.split_all(&self.bundle).ok()?.last()?.body().to_vec())
+    }
+
     /// Puts one entry at the end.
     pub(crate) fn push(&mut self, entry: &Entry, growth: &mut Growth) {
         self.bundle.extend_from_slice(&entry.data);

@@ -1,8 +1,9 @@
 //! The tile log engine: an append-only Merkle tree (RFC 6962) in the files that C2SP `tlog-tiles` and `static-ct-api`
 //! specify, with signed checkpoints (`signed-note`, `tlog-checkpoint`).
 //!
-//! A [`Log`] takes entries, makes them durable in groups, signs a checkpoint for each group and answers with proofs. The
-//! order of writes, on which everything rests, is argued in [`storage`]'s source. Keys are [`signer_core::Signer`]s,
+//! A [`Log`] takes entries, makes them durable in groups, signs a checkpoint for each group and answers with proofs. A
+//! [`Ledger`] answers when an entry is durable, and signs in its own time. The order of writes, on which everything rests,
+//! is argued in [`storage`]'s source. Keys are [`signer_core::Signer`]s,
 //! wherever they are. The engine knows nothing of HTTP, nor of what entries mean.
 
 mod check;
@@ -11,6 +12,7 @@ mod compact;
 mod dedup;
 mod format;
 mod frontier;
+mod ledger;
 mod log;
 mod note;
 mod sequencer;
@@ -25,6 +27,7 @@ pub use checkpoint::Checkpoint;
 pub use compact::CompactTree;
 pub use format::{EntryRef, Format, MAX_ENTRY, TimestampedEntry, timestamped_entry};
 pub use frontier::StoredNodes;
+pub use ledger::{Condition, Durable, Ledger, LedgerLimits, OpenKey};
 pub use log::{Appended, Build, FROZEN, Limits, Log, Published, Submitted, Ticket, prove_stored};
 pub use note::{MAX_NOTE, Note, NoteKey, NoteKind, digitally_signed};
 pub use sequencer::freeze;

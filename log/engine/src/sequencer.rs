@@ -330,7 +330,7 @@ fn proofs(size: u64, nodes: &impl Nodes, begin: u64, count: usize) -> Vec<Result
 }
 
 /// Steps 3 and 4 for a tree whose tiles are written. `None` when another process has published since.
-async fn sign_and_publish(
+pub(crate) async fn sign_and_publish(
     storage: &dyn Storage,
     view: &View<'_>,
     signer: &mut CheckpointSigner,
@@ -390,18 +390,7 @@ async fn recover_once(
     // After a crash of the machine, what a folder's journal has may be missing in its tiles.
     let must_write = recovered.snapshot.is_some();
     let (mut frontier, batches) = begin_with(recovered, covered, format, known, storage)?;
-    let mut growth = Growth::default();
-    for batch in &batches {
-        if batch.begin != frontier.size() {
-            return Err(Error::internal(format!(
-                "the journal goes on at entry {} where {} was expected",
-                batch.begin,
-                frontier.size()
-            ))
-            .next("restore the whole log from one backup, or from a mirror"));
-        }
-        batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
-    }
+    let mut growth = replay(&mut frontier, &batches)?;
     let size = frontier.size();
     if must_write || size > covered {
         frontier.finish(&mut growth);
@@ -462,6 +451,48 @@ fn begin_with(
     };
     // What the checkpoint covers is in the tiles.
     Ok((tree, if end > covered { batches } else { Vec::new() }))
+}
+
+/// The tree as the durable entries of a folder make it, with its tiles written. The published checkpoint must be one of it.
+pub(crate) fn rebuild(
+    storage: &dyn Storage,
+    format: Format,
+    snapshot: Option<Vec<u8>>,
+    batches: &[Batch],
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Frontier> {
+    let mut frontier = match (snapshot, checkpoint) {
+        (Some(snapshot), _) => Frontier::from_bytes(format, &snapshot)?,
+        (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, storage)?,
+        (None, None) => Frontier::new(format),
+    };
+    let mut growth = replay(&mut frontier, batches)?;
+    if !batches.is_empty() {
+        frontier.finish(&mut growth);
+        storage.write_tiles(&growth.tiles)?;
+    }
+    if let Some(checkpoint) = checkpoint {
+        let view = View { frontier: &frontier, growth: &growth, storage };
+        agree(checkpoint, frontier.size(), &view)?;
+    }
+    Ok(frontier)
+}
+
+/// Puts the batches of a journal into the tree.
+fn replay(frontier: &mut Frontier, batches: &[Batch]) -> Result<Growth> {
+    let mut growth = Growth::default();
+    for batch in batches {
+        if batch.begin != frontier.size() {
+            return Err(Error::internal(format!(
+                "the journal goes on at entry {} where {} was expected",
+                batch.begin,
+                frontier.size()
+            ))
+            .next("restore the whole log from one backup, or from a mirror"));
+        }
+        batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
+    }
+    Ok(growth)
 }
 
 /// Whether the published checkpoint is one of this tree.

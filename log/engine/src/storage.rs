@@ -91,6 +91,13 @@ pub trait Storage: Objects {
     /// What is there, after a start or when another process was first.
     fn recover(&self) -> Result<Recovered>;
 
+    /// Whether a batch can be staged without giving up what the storage holds of older ones. If not, tiles of all older
+    /// batches have to be written before [`Storage::stage`] is called. Who writes them at once anyway need not ask.
+    fn has_room(&self, batch: &Batch) -> bool {
+        let _ = batch;
+        true
+    }
+
     /// Makes a batch durable. `snapshot` gives the tree as it was before, should the storage need a fresh beginning.
     /// An error means that nobody may rely on the batch, and that the same place can be tried again with another one: if
     /// this one comes to be in the log all the same, that is seen as if another process had put it there.

@@ -112,6 +112,21 @@ pub struct KeyDescription {
     pub several: Option<NamedKey>,
 }
 
+/// The daemon's audit log as it is now.
+#[derive(Clone, Debug)]
+pub struct AuditStatus {
+    /// Its folder, on the daemon's machine.
+    pub directory: PathBuf,
+    /// Its name.
+    pub origin: String,
+    /// How many records it has.
+    pub records: u64,
+    /// How many of them its newest checkpoint covers.
+    pub signed: u64,
+    /// Why nothing is signed; `None` when it is healthy.
+    pub health: Option<Error>,
+}
+
 /// A page of the keys of one or of all backends.
 #[derive(Clone, Debug, Default)]
 pub struct KeyList {
@@ -223,10 +238,23 @@ impl Client {
 
     /// The backends that the caller has a grant for.
     pub async fn backends(&self) -> Result<Vec<BackendStatus>> {
+        Ok(self.status().await?.0)
+    }
+
+    /// The same, and the audit log, where the daemon keeps one.
+    pub async fn status(&self) -> Result<(Vec<BackendStatus>, Option<AuditStatus>)> {
         let request = pb::ListBackendsRequest {};
         let rpc = |mut c: Rpc, r| async move { c.list_backends(r).await };
         let answer = self.ask(self.deadline(), request, rpc).await?;
-        answer.backends.into_iter().map(backend_from_pb).collect()
+        let backends = answer.backends.into_iter().map(backend_from_pb).collect::<Result<_>>()?;
+        let audit = answer.audit.map(|audit| AuditStatus {
+            directory: audit.directory.into(),
+            origin: audit.origin,
+            records: audit.records,
+            signed: audit.signed,
+            health: audit.health.map(error_from_pb),
+        });
+        Ok((backends, audit))
     }
 
     /// The configured keys that several places hold, as far as the caller has a grant for them.

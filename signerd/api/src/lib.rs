@@ -3,6 +3,7 @@
 //! [`pb`] is generated from `proto/signerd/v1/signerd.proto`, which documents every call and field. Around it stand
 //! the conversions to and from the types of signer-core, which both sides use, and the [`Client`].
 
+pub mod audit;
 mod client;
 mod convert;
 mod label;
@@ -11,8 +12,9 @@ mod socket;
 mod status;
 
 pub use client::{
-    BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyDescription, KeyList, MemberStatus,
-    NamedKey, PinAsker, PinEnd, PinRequest, Prompts, RemoteBackend, RemoteSigner, SignStream, Signed,
+    AuditStatus, BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyDescription, KeyList,
+    MemberStatus, NamedKey, PinAsker, PinEnd, PinRequest, Prompts, RemoteBackend, RemoteSigner, SignStream,
+    Signed,
 };
 pub use convert::{
     backend_from_pb, backend_to_pb, evidence_to_pb, group_to_pb, key_from_pb, key_to_pb, policy_from_pb,

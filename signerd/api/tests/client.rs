@@ -132,7 +132,8 @@ impl pb::signer_service_server::SignerService for Peer {
             abilities: vec!["generate".into(), "delete".into()],
             ..pb::Backend::default()
         };
-        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend], named_keys: Vec::new() }))
+        let (named_keys, audit) = (Vec::new(), None);
+        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend], audit, named_keys }))
     }
 
     async fn list_keys(&self, _: Request<pb::ListKeysRequest>) -> Answer<pb::ListKeysResponse> {

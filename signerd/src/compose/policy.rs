@@ -8,11 +8,12 @@ use signer_core::{
 };
 
 use crate::{
+    audit::{self, Audit, KeyOf},
     call::Call,
     events::What,
     grants::{AlgorithmSet, Operations, denied},
     identity::Identity,
-    keys::Entry,
+    keys::{Entry, Permissions},
     place::Place,
 };
 
@@ -21,6 +22,8 @@ pub(crate) struct Policed {
     pub(crate) entry: Arc<Entry>,
     pub(crate) caller: Arc<Identity>,
     pub(crate) allowed: AlgorithmSet,
+    pub(crate) permissions: Permissions,
+    pub(crate) audit: Option<Arc<Audit>>,
     /// What the caller says the call is for.
     pub(crate) label: Option<String>,
 }
@@ -35,7 +38,30 @@ impl Policed {
     pub(crate) async fn deny(&self, algorithm: Option<SignatureAlgorithm>) -> signer_core::Error {
         let place = self.entry.place();
         place.metrics.denied(place.name(), Operations::SIGN);
+        if let Some(audit) = &self.audit {
+            audit.denied(self.event().with_algorithm(algorithm));
+        }
         denied(&self.caller.describe().await, Operations::SIGN, self.entry.asked(), algorithm)
+    }
+
+    /// A signature to be recorded.
+    pub(crate) fn event(&self) -> audit::Event {
+        audit::Event::of_caller(&self.caller, Operations::SIGN, KeyOf::Opened(self.entry.clone()))
+    }
+
+    /// Signs, and gives the signature out when it is recorded.
+    async fn sign_recorded(&self, audit: &Arc<Audit>, request: SignRequest) -> Result<Signature> {
+        let algorithm = request.algorithm();
+        let grant = self.permissions.iter().find(|p| p.algorithms.contains(algorithm)).map(|p| &p.place);
+        let (event, request) = self.event().by_grant(grant).of_request(request).await?;
+        audit.around(event, self.forward(request)).await
+    }
+
+    fn forward(&self, request: SignRequest) -> BoxFuture<'_, Result<Signature>> {
+        if self.info().policy.touch.is_some_and(|touch| touch != TouchPolicy::Never) {
+            return Box::pin(self.sign_touched(request));
+        }
+        self.entry.signer().sign(request)
     }
 
     /// Signs with a key whose device may wait for a finger: tells the watchers who asks, and for what.
@@ -101,10 +127,10 @@ impl Signer for Policed {
         if let Err(error) = self.info().check(algorithm) {
             return Box::pin(std::future::ready(Err(error)));
         }
-        if self.info().policy.touch.is_some_and(|touch| touch != TouchPolicy::Never) {
-            return Box::pin(self.sign_touched(request));
+        match &self.audit {
+            Some(audit) => Box::pin(self.sign_recorded(audit, request)),
+            None => self.forward(request),
         }
-        self.entry.signer().sign(request)
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

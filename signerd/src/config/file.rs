@@ -16,8 +16,9 @@ use toml::{
 
 use super::{
     BackendConfig, Config, Fault, Faults, GrantConfig, KeyConfig, Limits, Log, Metrics, Order, Overrides,
+    audit::{self, AuditTable},
     backend::BackendTable,
-    paths,
+    paths, text_hash,
     units::{Bytes, Mode, Span},
 };
 use crate::grants::{AlgorithmSet, CallerPattern, Glob, Operations};
@@ -35,6 +36,7 @@ struct File {
     metrics: MetricsTable,
     #[serde(default)]
     limits: LimitsTable,
+    audit: Option<Spanned<AuditTable>>,
     #[serde(default)]
     key: Vec<Spanned<KeyTable>>,
     #[serde(default)]
@@ -185,6 +187,8 @@ pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Co
     let keys = keys(&mut reader, file.key, &names);
     let grants: Vec<_> = file.grant.into_iter().filter_map(|g| grant(&mut reader, &g)).collect();
 
+    let audit = file.audit.and_then(|table| audit::audit(&mut reader, table, &state, &names, &keys, &grants));
+
     if backends.is_empty() {
         warnings.push("there is no [[backend]]: no keys can be used".to_owned());
     }
@@ -219,6 +223,8 @@ pub(super) fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Co
         },
         metrics: Metrics { listen: file.metrics.listen, key_labels: file.metrics.key_labels },
         limits,
+        audit,
+        text_hash: text_hash(text),
         backends: backends.into_iter().map(|(backend, _)| backend).collect(),
         keys,
         grants,

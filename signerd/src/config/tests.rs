@@ -33,6 +33,46 @@ fn the_example_is_well_formed_as_it_is_and_with_everything_in_it() {
     assert_eq!(config.grants.len(), 2);
     assert_eq!(config.keys.len(), 2);
     assert!(config.socket_group.is_some() && config.metrics.listen.is_some());
+    let audit = config.audit.unwrap();
+    assert_eq!(audit.max_unsigned, Duration::from_mins(1), "the example shows the defaults");
+    assert_eq!(audit.checkpoint_every, Duration::from_secs(1), "the example shows the defaults");
+    assert!(audit.denied && !audit.reads, "the example shows the defaults");
+}
+
+#[test]
+fn what_is_wrong_with_an_audit_log_is_told() {
+    let soft = "[[backend]]\nname = \"soft\"\nkind = \"software\"\n";
+    let text =
+        |more: &str| format!("{soft}[audit]\nkey = \"soft/audit\"\norigin = \"audit.example\"\n{more}");
+    let config = parse(&text("")).unwrap().audit.unwrap();
+    assert_eq!(config.directory, default_state().join("audit"));
+    assert_eq!(
+        parse(&text("directory = \"log\"")).unwrap().audit.unwrap().directory,
+        Path::new("/etc/signerd/log")
+    );
+    for (more, line, word) in [
+        ("keys = \"x\"", 7, "keys"),
+        ("max_unsigned = \"1 s\"", 7, "twice"),
+        ("checkpoint_every = \"1 ms\"", 7, "10 ms"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"soft/audit\"]", 5, "[[key]] a"),
+        ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"soft/audit\"]\noperations = [\"sign\"]", 5, "line 7"),
+    ] {
+        let shown = faults(&text(more));
+        assert!(shown.contains(&format!("{PATH}:{line}:")) && shown.contains(word), "{more}\n{shown}");
+    }
+    for (from, to, line) in [
+        ("soft/audit", "hsm/audit", 5),
+        ("soft/audit", "audit", 5),
+        ("soft/audit", "pkcs11:object=audit", 5),
+        ("audit.example", "audit example", 6),
+        ("audit.example", "", 6),
+    ] {
+        let shown = faults(&text("").replace(from, to));
+        assert!(shown.contains(&format!("{PATH}:{line}:")), "{to}\n{shown}");
+    }
+    // Grants that name more than this key are as they are; signing with it is refused all the same.
+    let grant = "[[grant]]\ncallers = [\"any\"]\nkeys = [\"soft/*\"]\noperations = [\"sign\"]";
+    assert!(parse(&text(grant)).is_ok());
 }
 
 #[test]

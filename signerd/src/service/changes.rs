@@ -5,13 +5,20 @@ use std::{sync::Arc, time::Instant};
 
 use signer_core::{
     Ability, Backend, BoxFuture, Error, ErrorKind, GenerateRequest, ImportRequest, KeyName, KeySelector,
-    KeyType, Pin, PrivateKey, Result, UnlockRequest,
+    KeyType, Pin, PrivateKey, PublicKey, Result, UnlockRequest,
 };
 use signerd_api::{key_to_pb, pb, policy_from_pb};
 use zeroize::Zeroizing;
 
 use super::Service;
-use crate::{call::Call, events::What, grants::Operations, place::Place};
+use crate::{
+    audit::{Audit, Change, Event, KeyOf, OwnKey},
+    call::Call,
+    events::What,
+    grants::Operations,
+    place::Place,
+    state::Daemon,
+};
 
 impl Service {
     pub(super) async fn create(&self, call: Call, request: pb::CreateKeyRequest) -> Result<pb::Key> {
@@ -22,7 +29,8 @@ impl Service {
         };
         let request =
             GenerateRequest { name, key_type, id: request.id, policy: policy_from_pb(request.policy)? };
-        self.change(call, Operations::CREATE, place, move |place, backend| {
+        let target = Target::new(&place, &request.name.clone().into());
+        self.change(call, Operations::CREATE, place, target, move |place, backend| {
             Box::pin(async move {
                 let generate = Ability::Generate.require(backend.generate(), place.name().as_str())?;
                 let info = generate.generate(request).await?;
@@ -38,7 +46,8 @@ impl Service {
         let (place, name) = self.new_key(&call, Operations::IMPORT, &request.key).await?;
         let key = PrivateKey::read(&pkcs8, None)?;
         let request = ImportRequest { name, key, id: request.id, policy: policy_from_pb(request.policy)? };
-        self.change(call, Operations::IMPORT, place, move |place, backend| {
+        let target = Target::new(&place, &request.name.clone().into());
+        self.change(call, Operations::IMPORT, place, target, move |place, backend| {
             Box::pin(async move {
                 let import = Ability::Import.require(backend.import(), place.name().as_str())?;
                 let info = import.import(request).await?;
@@ -51,7 +60,8 @@ impl Service {
 
     pub(super) async fn delete(&self, call: Call, key: String) -> Result<()> {
         let (place, selector) = self.daemon.state().selected(&call.caller, Operations::DELETE, &key).await?;
-        self.change(call, Operations::DELETE, place, move |place, backend| {
+        let target = Target::new(&place, &selector);
+        self.change(call, Operations::DELETE, place, target, move |place, backend| {
             Box::pin(async move {
                 let delete = Ability::Delete.require(backend.delete(), place.name().as_str())?;
                 // The event names the key; what has only an address is asked for its name first.
@@ -72,7 +82,8 @@ impl Service {
         let KeySelector::Name(name) = selector else {
             return Err(Error::bad_request("a key is rotated by its name, not by an address").key(key));
         };
-        self.change(call, Operations::ROTATE, place, move |place, backend| {
+        let target = Target::new(&place, &name.clone().into());
+        self.change(call, Operations::ROTATE, place, target, move |place, backend| {
             Box::pin(async move {
                 let rotate = Ability::Rotate.require(backend.rotate(), place.name().as_str())?;
                 let info = rotate.rotate(&name).await?;
@@ -90,7 +101,8 @@ impl Service {
     ) -> Result<pb::Key> {
         let state = self.daemon.state();
         let (place, selector) = state.selected(&call.caller, Operations::CERTIFICATE, &request.key).await?;
-        self.change(call, Operations::CERTIFICATE, place, move |place, backend| {
+        let target = Target::new(&place, &selector);
+        self.change(call, Operations::CERTIFICATE, place, target, move |place, backend| {
             Box::pin(async move {
                 let store =
                     Ability::StoreCertificate.require(backend.store_certificate(), place.name().as_str())?;
@@ -107,11 +119,25 @@ impl Service {
         let place = self.unlockable(&call, &request.backend).await?;
         let number = request.request;
         let request = UnlockRequest { pin, use_last_try: request.use_last_try };
+        let recorded = match &self.daemon.audit {
+            Some(audit) => {
+                let backend = KeyOf::named(place.name().as_str());
+                Some(audit.before(Event::of_caller(&call.caller, Operations::UNLOCK, backend)).await?)
+            }
+            None => None,
+        };
         let began = Instant::now();
         let unlocking = place.clone();
         let result = finish(tokio::spawn(async move {
-            let _ticket = unlocking.enter()?;
-            unlocking.give_pin(request, number).await
+            let result = async {
+                let _ticket = unlocking.enter()?;
+                unlocking.give_pin(request, number).await
+            }
+            .await;
+            if let Some(recorded) = recorded {
+                recorded.ended(&result, None).await;
+            }
+            result
         }))
         .await;
         place.metrics.observe(place.name(), Operations::UNLOCK, began, &result);
@@ -141,18 +167,24 @@ impl Service {
         }
     }
 
-    /// Makes a change: in the backend's queue, to its end.
-    async fn change<T: Send + 'static>(
+    /// Makes a change: in the backend's queue, to its end. It is recorded before it begins, and when it has ended.
+    async fn change<T: Changed + Send + Sync + 'static>(
         &self,
         call: Call,
         operation: Operations,
         place: Arc<Place>,
+        target: Target,
         work: impl FnOnce(Arc<Place>, Arc<dyn Backend>) -> BoxFuture<'static, Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let daemon = self.daemon.clone();
         finish(tokio::spawn(async move {
             let began = Instant::now();
+            let mut recorded = None;
             let result = async {
                 let _ticket = place.enter()?;
+                if let Some(audit) = &daemon.audit {
+                    recorded = Some(target.record(&daemon, audit, &call, operation, &place).await?);
+                }
                 let backend = place.backend()?;
                 let result = work(place.clone(), backend).await;
                 // Also after a failure: it may have happened all the same.
@@ -168,9 +200,87 @@ impl Service {
             }
             place.metrics.observe(place.name(), operation, began, &result);
             note(&call, &place, operation, &result);
+            if let Some(recorded) = recorded {
+                recorded.ended(&result, result.as_ref().ok().and_then(Changed::key)).await;
+            }
             result
         }))
         .await
+    }
+}
+
+/// The key that a change is about.
+struct Target {
+    reference: String,
+    selector: KeySelector,
+}
+
+impl Target {
+    fn new(place: &Place, selector: &KeySelector) -> Self {
+        let reference = match selector {
+            KeySelector::Name(name) => format!("{}/{name}", place.name()),
+            KeySelector::Address(address) => address.to_string(),
+        };
+        Self { reference, selector: selector.clone() }
+    }
+
+    /// Records that the change begins. The audit log's own key is spared.
+    async fn record(
+        &self,
+        daemon: &Daemon,
+        audit: &Arc<Audit>,
+        call: &Call,
+        operation: Operations,
+        place: &Arc<Place>,
+    ) -> Result<Change> {
+        let state = daemon.state();
+        let reference = self.reference.parse().map(|r| state.grants.names_as_asked(&r));
+        let grant = reference.ok().and_then(|names| state.grants.which(&call.caller, operation, &names));
+        let event = Event::of_caller(&call.caller, operation, KeyOf::named(&self.reference));
+        let event = event.by_grant(grant.as_ref());
+        let makes = operation == Operations::CREATE || operation == Operations::IMPORT;
+        let is_own = match &self.selector {
+            KeySelector::Name(name) => audit.key().is_called(place.name(), name),
+            KeySelector::Address(_) => false,
+        };
+        let spared = if makes || is_own {
+            // Somebody has to make it, once.
+            if is_own && (audit.key().is_known() || !makes) {
+                Err(OwnKey::spared(&self.reference))
+            } else {
+                Ok(())
+            }
+        } else {
+            // By another name it could be the same key.
+            match place.backend()?.open(&self.selector).await {
+                Ok(signer) => audit.key().spare_opened(&state, place, &self.reference, signer.info()).await,
+                Err(_) => Ok(()),
+            }
+        };
+        if let Err(error) = spared {
+            audit.denied(event);
+            return Err(error);
+        }
+        audit.before(event.for_the_log(is_own)).await
+    }
+}
+
+/// What a change leaves behind.
+trait Changed {
+    /// The key as it is now.
+    fn key(&self) -> Option<KeyOf>;
+}
+
+impl Changed for pb::Key {
+    fn key(&self) -> Option<KeyOf> {
+        let key = PublicKey::from_der(&self.public_key).ok()?;
+        Some(KeyOf::known(&self.reference, &key))
+    }
+}
+
+impl Changed for () {
+    fn key(&self) -> Option<KeyOf> {
+        None
     }
 }
 

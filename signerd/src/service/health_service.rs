@@ -27,7 +27,11 @@ impl HealthService {
     async fn status(&self, call: &Call, name: &str) -> Option<watch::Receiver<ServingStatus>> {
         let state = self.daemon.state();
         if DAEMON.contains(&name) {
-            self.daemon.board.set(name, !self.daemon.is_stopping());
+            let recording = self.daemon.audit.as_ref().is_none_or(|audit| audit.trouble().is_none());
+            self.daemon.board.set(name, recording && !self.daemon.is_stopping());
+            return self.daemon.board.watch(name);
+        }
+        if name == "audit" {
             return self.daemon.board.watch(name);
         }
         match name.split_once('/')? {

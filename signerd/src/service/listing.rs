@@ -8,7 +8,14 @@ use signerd_api::{backend_to_pb, error_to_pb, evidence_to_pb, group_to_pb, key_t
 use tokio::time::{timeout, timeout_at};
 
 use super::Service;
-use crate::{call::Call, compose::timed_out, grants::Operations, group::Group, place::Place};
+use crate::{
+    audit::{Event, KeyOf},
+    call::Call,
+    compose::timed_out,
+    grants::Operations,
+    group::Group,
+    place::Place,
+};
 
 /// A backend that takes longer to describe itself is described as it was last.
 const DESCRIBE: Duration = Duration::from_secs(2);
@@ -17,6 +24,7 @@ const LIST: Duration = Duration::from_secs(10);
 
 impl Service {
     pub(super) async fn backends(&self, call: &Call) -> pb::ListBackendsResponse {
+        self.looked(call, KeyOf::named("*"));
         let state = self.daemon.state();
         let seen = state.places.values().filter(|p| state.grants.see_backend(&call.caller, p.name()));
         let backends = join_all(seen.map(|place| async move {
@@ -35,7 +43,10 @@ impl Service {
             order: group.order().name().to_owned(),
             members: members(group),
         });
-        pb::ListBackendsResponse { backends, named_keys: named_keys.collect() }
+        let named_keys = named_keys.collect();
+        let granted = state.grants.allow_anything(&call.caller, Operations::ALL);
+        let audit = self.daemon.audit.as_ref().filter(|_| granted).map(|audit| audit.status());
+        pb::ListBackendsResponse { backends, audit, named_keys }
     }
 
     /// A page of keys. The token of a page is `backend/`, and that backend's own token after it.
@@ -68,9 +79,9 @@ impl Service {
         if let Some(only) = &only
             && !state.grants.see_backend(&call.caller, only)
         {
-            let caller = call.caller.describe().await;
-            return Err(crate::grants::denied(&caller, Operations::LIST, only.as_str(), None));
+            return Err(state.denied(&call.caller, Operations::LIST, only.as_str(), None).await);
         }
+        self.looked(call, KeyOf::named(only.as_ref().map_or("*", |only| only.as_str())));
         if let Some(only) = &only {
             state.place(only)?;
         }
@@ -119,21 +130,37 @@ impl Service {
         let backend = place.backend()?;
         let attest = Ability::Attest.require(backend.attest(), place.name().as_str())?;
         let selector = KeySelector::Name(entry.info().name.clone());
-        let evidence = timeout_at(call.deadline.into(), attest.attest(&selector)).await;
-        evidence
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map(evidence_to_pb)
-            .map_err(|e| e.key(key).device(place.name()))
+        let work = async {
+            let evidence = timeout_at(call.deadline.into(), attest.attest(&selector)).await;
+            evidence.unwrap_or_else(|_| Err(timed_out()))
+        };
+        let evidence = match &self.daemon.audit {
+            Some(audit) => {
+                let event = Event::of_caller(&call.caller, Operations::LIST, KeyOf::Opened(entry.clone()));
+                let grant = state.grants.which(&call.caller, Operations::ALL, entry.names());
+                audit.around(event.called("attest").by_grant(grant.as_ref()), Box::pin(work)).await
+            }
+            None => work.await,
+        };
+        evidence.map(evidence_to_pb).map_err(|e| e.key(key).device(place.name()))
     }
 
     pub(super) async fn one_key(&self, call: &Call, key: &str) -> Result<pb::Key> {
         let state = self.daemon.state();
         // Whoever may do anything with a key may see it; whoever may not is told so.
         let entry = state.key(&call.caller, Operations::ALL, key).await?;
+        self.looked(call, KeyOf::Opened(entry.clone()));
         Ok(match entry.group() {
             Some(group) => group_to_pb(group.order().name(), entry.info(), members(group)),
             None => key_to_pb(entry.place().name().as_str(), entry.info()),
         })
+    }
+
+    /// Somebody looks at keys.
+    fn looked(&self, call: &Call, key: KeyOf) {
+        if let Some(audit) = &self.daemon.audit {
+            audit.read(Event::of_caller(&call.caller, Operations::LIST, key));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use signerd_api::pb;
 use super::{Service, Wanted};
 use crate::{
     call::Call,
-    grants::{Operations, denied},
+    grants::Operations,
     place::Place,
     prompts::{self, Asker},
     state::Daemon,
@@ -121,7 +121,7 @@ impl Service {
         let state = self.daemon.state();
         let name = backend.parse()?;
         if !state.grants.allow_backend(&call.caller, Operations::UNLOCK, &name) {
-            return Err(denied(&call.caller.describe().await, Operations::UNLOCK, name.as_str(), None));
+            return Err(state.denied(&call.caller, Operations::UNLOCK, name.as_str(), None).await);
         }
         state.place(&name)
     }

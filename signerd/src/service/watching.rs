@@ -17,7 +17,7 @@ use super::Service;
 use crate::{
     call::Call,
     events::{Occurrence, What},
-    grants::{Operations, denied},
+    grants::Operations,
     identity::Identity,
     prompts::{Interest, Listener},
     state::Daemon,
@@ -57,7 +57,7 @@ impl Service {
         });
         if !allowed {
             let what = backend.as_ref().map_or_else(|| "anything".to_owned(), ToString::to_string);
-            return Err(denied(&call.caller.describe().await, Operations::WATCH, &what, None));
+            return Err(state.denied(&call.caller, Operations::WATCH, &what, None).await);
         }
         if let Some(backend) = &backend
             && needed.is_some()

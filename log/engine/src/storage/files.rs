@@ -2,30 +2,67 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+/// Who may read what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Whoever the process's mask lets.
+    AsMasked,
+    /// The group of the folder, whatever the mask: folders hand their group down.
+    Group,
+}
+
+/// Folders that the group may enter, and that hand their group down; files that it may read.
+const GROUP_FOLDER: u32 = 0o2750;
+const GROUP_FILE: u32 = 0o640;
+
+impl Readers {
+    /// Makes a folder and those that it is in.
+    pub(super) fn make_folder(self, path: &Path) -> io::Result<()> {
+        if self == Self::AsMasked || path.is_dir() {
+            return fs::create_dir_all(path);
+        }
+        path.parent().map_or(Ok(()), |parent| self.make_folder(parent))?;
+        fs::create_dir(path).or_else(|e| if path.is_dir() { Ok(()) } else { Err(e) })?;
+        self.open_folder(path)
+    }
+
+    /// Lets them into a folder that is there.
+    pub(super) fn open_folder(self, path: &Path) -> io::Result<()> {
+        if self == Self::AsMasked {
+            return Ok(());
+        }
+        fs::set_permissions(path, Permissions::from_mode(GROUP_FOLDER))
+    }
+}
+
 /// Writes a file in place, and makes its folders. Whoever may read it while it is written has been told not to yet.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     let mut file = match File::create(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            path.parent().map_or(Ok(()), |folder| readers.make_folder(folder))?;
             File::create(path)?
         }
         other => other?,
     };
+    if readers == Readers::Group {
+        file.set_permissions(Permissions::from_mode(GROUP_FILE))?;
+    }
     file.write_all(bytes)
 }
 
 /// Replaces a file in one step.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
     let beside = path.with_file_name(name);
-    write(&beside, bytes)?;
+    write(&beside, bytes, readers)?;
     fs::rename(&beside, path)
 }
 

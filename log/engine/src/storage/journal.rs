@@ -186,6 +186,11 @@ pub(super) fn encode(batch: &Batch) -> Vec<u8> {
     out
 }
 
+/// The length of [`encode`]'s result.
+pub(super) fn encoded_len(batch: &Batch) -> usize {
+    12 + batch.entries.iter().map(|entry| 36 + entry.data.len()).sum::<usize>()
+}
+
 pub(super) fn decode(body: &[u8]) -> Result<Batch> {
     let read = || {
         let (begin, rest) = body.split_first_chunk::<8>()?;
@@ -236,6 +241,7 @@ mod tests {
         let contents = again(&segment()).read().unwrap().unwrap();
         assert_eq!((contents.generation, &contents.snapshot[..]), (7, &b"snapshot"[..]));
         assert_eq!(contents.batches, [0, 3, 6, 9].map(batch));
+        assert_eq!(encode(&batch(3)).len(), encoded_len(&batch(3)));
     }
 
     #[test]

@@ -26,7 +26,8 @@ use rustix::fs::{FlockOperation, flock};
 use signer_core::{Error, ErrorKind, Result};
 
 use super::{
-    Batch, Objects, Recovered, Storage, Swap, files,
+    Batch, Objects, Recovered, Storage, Swap,
+    files::{self, Readers},
     journal::{self, Kind, MAX_RECORD, SEGMENT, Segment},
     unavailable,
 };
@@ -42,6 +43,7 @@ pub struct LocalStorage {
     folder: Folder,
     state: PathBuf,
     lock: File,
+    readers: Readers,
     /// Locked by the one that appends; readers don't need it.
     writer: Mutex<Writer>,
 }
@@ -56,6 +58,8 @@ struct Writer {
     other_is_clean: bool,
     /// Makes it so.
     cleaner: Option<JoinHandle<io::Result<()>>>,
+    /// Whether files that were not made durable may be missing in `dirty`.
+    lost_track: bool,
     /// The newest partial forms of each tile at the edge.
     partials: BTreeMap<PathBuf, Vec<PathBuf>>,
 }
@@ -63,11 +67,24 @@ struct Writer {
 impl LocalStorage {
     /// Makes a folder for a new log, or takes one that is there, and locks it. `Busy` when another process has it.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_for(root, None)
+    }
+
+    /// The same, and a group may read the log, whatever the mask of the process says. The process has to be in it.
+    pub fn open_for(root: &Path, group: Option<u32>) -> Result<Self> {
+        let readers = if group.is_some() { Readers::Group } else { Readers::AsMasked };
         let cannot = |what: &str, e: io::Error| {
             unavailable(format!("the log's folder {} {what}", root.display()), &e).device(root.display())
         };
         let state = root.join(".state");
         fs::create_dir_all(root).map_err(|e| cannot("cannot be made", e))?;
+        if let Some(group) = group {
+            let give = || {
+                std::os::unix::fs::chown(root, None, Some(group))?;
+                readers.open_folder(root)
+            };
+            give().map_err(|e| cannot("cannot be given to its group of readers", e))?;
+        }
         match DirBuilder::new().mode(0o700).create(&state) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(cannot("cannot be written to", e));
@@ -75,10 +92,10 @@ impl LocalStorage {
             _ => {}
         }
         let lock = lock(&state.join("lock")).map_err(|e| cannot("cannot be locked", e))?.map_err(|pid| {
-            let whom = if pid.is_empty() { String::new() } else { format!(", process {pid}") };
+            let whom = if pid.is_empty() { String::new() } else { format!(", {pid}") };
             Error::new(
                 ErrorKind::Busy { retry_after: std::time::Duration::from_secs(1) },
-                format!("the log in {} is in use by another signer-log{whom}", root.display()),
+                format!("the log in {} is in use by another process{whom}", root.display()),
             )
             .next("stop it first: one process at a time writes a log")
         })?;
@@ -94,9 +111,17 @@ impl LocalStorage {
             dirty: BTreeSet::new(),
             other_is_clean: false,
             cleaner: None,
+            lost_track: false,
             partials: BTreeMap::new(),
         };
-        Ok(Self { root: root.to_owned(), folder: Folder::new(root), state, lock, writer: Mutex::new(writer) })
+        Ok(Self {
+            root: root.to_owned(),
+            folder: Folder::new(root),
+            state,
+            lock,
+            readers,
+            writer: Mutex::new(writer),
+        })
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -195,6 +220,11 @@ impl Storage for LocalStorage {
         Ok(Recovered { snapshot, batches, checkpoint, sealed: false })
     }
 
+    fn has_room(&self, batch: &Batch) -> bool {
+        let writer = self.writer();
+        writer.segments[writer.active].fits(journal::encoded_len(batch))
+    }
+
     fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<Swap> {
         let body = journal::encode(batch);
         if body.len() as u64 > MAX_RECORD / 2 {
@@ -212,12 +242,13 @@ impl Storage for LocalStorage {
     }
 
     fn write_tiles(&self, tiles: &[(TileId, Vec<u8>)]) -> Result<()> {
-        let mut writer = self.writer();
         for (id, bytes) in tiles {
             let path = self.root.join(id.to_string());
-            files::write(&path, bytes).map_err(|e| {
+            files::write(&path, bytes, self.readers).map_err(|e| {
                 unavailable(format!("{id} cannot be written"), &e).device(self.root.display())
             })?;
+            // Locked for each tile alone: batches may be staged meanwhile.
+            let mut writer = self.writer();
             writer.dirty.insert(path.clone());
             let folder = self.root.join(format!("{}.p", id.stem()));
             if id.is_full() {
@@ -252,7 +283,7 @@ impl Storage for LocalStorage {
             .device(self.root.display())
             .next("stop whatever else writes into the folder, run `signer-log check`, and start again"));
         }
-        files::replace(&path, checkpoint).map_err(failed)?;
+        files::replace(&path, checkpoint, self.readers).map_err(failed)?;
         writer.dirty.insert(path);
         Ok(Swap::Done)
     }
@@ -264,8 +295,8 @@ impl Storage for LocalStorage {
             return Ok(());
         }
         let store = || {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            files::replace(&path, bytes)?;
+            path.parent().map_or(Ok(()), |folder| self.readers.make_folder(folder))?;
+            files::replace(&path, bytes, self.readers)?;
             files::sync(&self.root, &BTreeSet::from([path.clone()]))
         };
         store().map_err(|e| unavailable(format!("{name} cannot be stored"), &e).device(self.root.display()))
@@ -281,12 +312,13 @@ impl Writer {
     fn switch(&mut self, root: &Path, snapshot: &[u8]) -> io::Result<()> {
         if let Some(cleaner) = self.cleaner.take() {
             self.other_is_clean = cleaner.join().is_ok_and(|result| result.is_ok());
+            self.lost_track |= !self.other_is_clean;
         }
         if !self.other_is_clean {
             // After a start, or when the background had no luck: everything at once.
-            let all = self.everything(root);
+            let all = if self.lost_track { everything(root) } else { self.dirty.clone() };
             files::sync(root, &all)?;
-            self.other_is_clean = true;
+            (self.other_is_clean, self.lost_track) = (true, false);
         }
         let other = 1 - self.active;
         let generation = self.segments[self.active].generation() + 1;
@@ -296,28 +328,26 @@ impl Writer {
         let (root, dirty) = (root.to_owned(), std::mem::take(&mut self.dirty));
         let cleaner = std::thread::Builder::new().name("log-cleaner".into());
         self.cleaner = cleaner.spawn(move || files::sync(&root, &dirty)).ok();
+        self.lost_track = self.cleaner.is_none();
         Ok(())
     }
+}
 
-    /// All files of the log: what has to be durable when nobody knows what is.
-    fn everything(&self, root: &Path) -> BTreeSet<PathBuf> {
-        fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() && !hidden => walk(&entry.path(), found),
-                    Ok(kind) if kind.is_file() && !hidden => drop(found.insert(entry.path())),
-                    _ => {}
-                }
+/// All files of the log: what has to be durable when nobody knows what is.
+fn everything(root: &Path) -> BTreeSet<PathBuf> {
+    fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && !hidden => walk(&entry.path(), found),
+                Ok(kind) if kind.is_file() && !hidden => drop(found.insert(entry.path())),
+                _ => {}
             }
         }
-        if !self.dirty.is_empty() {
-            return self.dirty.clone();
-        }
-        let mut found = BTreeSet::new();
-        walk(root, &mut found);
-        found
     }
+    let mut found = BTreeSet::new();
+    walk(root, &mut found);
+    found
 }
 
 impl Drop for Writer {

@@ -8,7 +8,11 @@ use std::{
 
 use signer_core::{Error, ErrorKind, Result};
 
-use super::{Folder, Objects, files, read_entry_tile, read_hash_tile, unavailable};
+use super::{
+    Folder, Objects,
+    files::{self, Readers},
+    read_entry_tile, read_hash_tile, unavailable,
+};
 use crate::{
     checkpoint::Checkpoint,
     format::Format,
@@ -83,7 +87,7 @@ impl Mirror {
         let finish = || {
             files::sync(&self.root, &written)?;
             let path = self.root.join("checkpoint");
-            files::replace(&path, &note)?;
+            files::replace(&path, &note, Readers::AsMasked)?;
             files::sync(&self.root, &BTreeSet::from([path]))
         };
         finish().map_err(|e| self.cannot("written", &e))?;
@@ -152,7 +156,7 @@ impl Mirror {
                     return Err(Error::internal(format!("the log gives another certificate as {name}")));
                 }
                 let path = self.root.join(&name);
-                files::write(&path, &der).map_err(|e| self.cannot("written", &e))?;
+                files::write(&path, &der, Readers::AsMasked).map_err(|e| self.cannot("written", &e))?;
                 written.insert(path);
             }
         }
@@ -161,7 +165,7 @@ impl Mirror {
 
     fn write(&self, id: &TileId, bytes: &[u8], written: &mut BTreeSet<PathBuf>) -> Result<()> {
         let path = self.root.join(id.to_string());
-        files::write(&path, bytes).map_err(|e| self.cannot("written", &e))?;
+        files::write(&path, bytes, Readers::AsMasked).map_err(|e| self.cannot("written", &e))?;
         written.insert(path);
         if id.is_full() {
             let _ = std::fs::remove_dir_all(self.root.join(format!("{}.p", id.stem())));
@@ -189,7 +193,7 @@ impl Mirror {
         let path = self.root.join(COSIGNED);
         let keep = || {
             path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            files::replace(&path, note)?;
+            files::replace(&path, note, Readers::AsMasked)?;
             files::sync(&self.root, &BTreeSet::from([path.clone()]))
         };
         keep().map_err(|e| self.cannot("written", &e))
@@ -211,9 +215,9 @@ impl Mirror {
         let keep = || -> io::Result<()> {
             std::fs::create_dir_all(&folder)?;
             if let Some(old) = old {
-                files::replace(&folder.join("checkpoint.before"), old)?;
+                files::replace(&folder.join("checkpoint.before"), old, Readers::AsMasked)?;
             }
-            files::replace(&folder.join("checkpoint.after"), note)
+            files::replace(&folder.join("checkpoint.after"), note, Readers::AsMasked)
         };
         let error = Error::new(ErrorKind::Denied, what.to_owned());
         match keep() {
