@@ -6,9 +6,17 @@ mod authority;
 mod fill;
 mod random;
 
-mod load;
-mod random;
-mod tree;
+use std::{
+    fs::File,
+    net::SocketAddr,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use hwtests::log::{Caller, ENTRIES, Signatory};
