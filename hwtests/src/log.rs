@@ -82,6 +82,38 @@ impl LogServer {
         );
     }
 
+    /// The same log in another folder, as it is now: two histories may begin here. It must not be running.
+    pub fn copied(&self, name: &str) -> Self {
+        assert!(self.child.is_none(), "a log that runs cannot be copied");
+        let storage = self.storage.with_file_name(format!("{name}.d"));
+        programs::must(Command::new("cp").arg("-a").arg(&self.storage).arg(&storage));
+        Self {
+            socket: self.socket.clone(),
+            log: self.log.with_file_name(format!("{name}.out")),
+            storage,
+            address: free_address(),
+            arguments: self.arguments.clone(),
+            wrapper: Vec::new(),
+            environment: self.environment.clone(),
+            child: None,
+        }
+    }
+
+    /// A file with its public key.
+    pub fn public_key(&self) -> PathBuf {
+        let description = std::fs::read(self.storage.join(".state/log.json")).expect("a log says what it is");
+        let description: Value = serde_json::from_slice(&description).expect("in JSON");
+        let path = self.storage.with_extension("pem");
+        std::fs::write(&path, description["public_key"].as_str().expect("a key"))
+            .expect("a file can be written");
+        path
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Puts a program and its arguments before `signer-log` when it is started.
     #[must_use]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
@@ -333,6 +365,12 @@ impl Default for Signatory {
 }
 
 impl Signatory {
+    /// The SHA-256 of the key (SubjectPublicKeyInfo), in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let spki = STANDARD.decode(&self.spki).expect("it was encoded here");
+        hex::encode(Digest::of(HashAlgorithm::Sha256, &spki).as_bytes())
+    }
+
     /// A request that is in order, for this artifact.
     pub fn request(&self, artifact: &[u8]) -> Value {
         let digest = Digest::of(HashAlgorithm::Sha256, artifact);

@@ -71,6 +71,18 @@ pub fn cosign() -> PathBuf {
     PATH.get_or_init(|| engine("cosign.sh")).clone()
 }
 
+/// Rekor v2's own POSIX server, built once into the user's cache.
+pub fn rekor_tiles() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("rekor-tiles.sh")).clone()
+}
+
+/// A folder with playwright-core, which drives Debian's Chromium, installed once into the user's cache.
+pub fn playwright() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("chromium.sh")).clone()
+}
+
 /// ykman, Yubico's own tool, installed once into the user's cache.
 pub fn ykman() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -107,10 +119,14 @@ pub fn litewitness() -> PathBuf {
     PATH.get_or_init(|| engine("litewitness.sh")).clone()
 }
 
-/// Rekor v2's own server, built once into the user's cache.
-pub fn rekor_tiles() -> PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| engine("rekor-tiles.sh")).clone()
+/// Tessera's `fsck`: reads a log as its own clients do, and checks all of it.
+pub fn tessera_fsck() -> PathBuf {
+    engine("tessera-fsck.sh")
+}
+
+/// TesseraCT's `fsck`: the same for certificate logs.
+pub fn tesseract_fsck() -> PathBuf {
+    engine("tesseract-fsck.sh")
 }
 
 /// What a script of `hwtests/engines` prints.

@@ -31,10 +31,12 @@ pub enum Carry {
     Nothing = 2,
     /// Connections are cut in the middle of the server's answers.
     Halves = 3,
+    /// The server's answers 10 ms later, as from another place in the same region.
+    Late = 4,
     /// Each request gets S3's 503 SlowDown, and the server never sees it.
-    SlowDown = 4,
+    SlowDown = 5,
     /// Each request gets S3's 403 AccessDenied, and the server never sees it.
-    AccessDenied = 5,
+    AccessDenied = 6,
 }
 
 impl Carry {
@@ -143,6 +145,10 @@ async fn back(server: &mut OwnedReadHalf, client: &mut OwnedWriteHalf, how: &Ato
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     client.write_all(&[*byte]).await.ok()?;
                 }
+            }
+            x if x == Carry::Late as u8 => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                client.write_all(bytes).await.ok()?;
             }
             x if x == Carry::Halves as u8 => {
                 client.write_all(&bytes[..n / 2]).await.ok()?;

@@ -12,6 +12,7 @@ mod compose;
 mod config;
 mod events;
 mod grants;
+mod group;
 mod hardening;
 mod health;
 mod identity;
@@ -21,6 +22,7 @@ mod logging;
 mod metrics;
 mod metrics_server;
 mod place;
+mod prompts;
 mod run;
 mod server;
 mod service;
@@ -29,8 +31,8 @@ mod state;
 
 pub use cli::{EXAMPLE, main};
 pub use config::{
-    BackendConfig, BackendKind, Config, DriverTable, Fault, Faults, GrantConfig, Limits, Log, Metrics,
-    Overrides, SecretSource, SoftwareTable, config_file, default_socket, default_state,
+    BackendConfig, BackendKind, Config, DriverTable, Fault, Faults, GrantConfig, KeyConfig, Limits, Log,
+    Metrics, Order, Overrides, SecretSource, SoftwareTable, config_file, default_socket, default_state,
 };
 pub use grants::{AlgorithmSet, CallerPattern, Glob, Grants, KeyNames, Operations, denied, explain};
 pub use identity::Identity;

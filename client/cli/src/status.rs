@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use signerd_api::{BackendStatus, Client};
+use signerd_api::{BackendStatus, Client, MemberStatus, NamedKey};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -15,7 +15,9 @@ use crate::{
 
 /// Say whether the daemon and its backends work
 ///
-/// Exits with 0 when all is well, 1 when a backend is down, 3 when the daemon cannot be reached.
+/// Also shows the keys that several places hold, and how each of these is.
+///
+/// Exits with 0 when all is well, 1 when a backend or such a key is down, 3 when the daemon cannot be reached.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,14 +29,16 @@ impl Status {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
         let backends = client.backends().await?;
+        let keys = client.named_keys().await?;
         let serving = serving(&client).await?;
-        let healthy = backends.iter().all(|b| b.health.is_none());
+        let healthy = backends.iter().all(|b| b.health.is_none()) && keys.iter().all(NamedKey::is_usable);
         context.answer(
-            text(&client, serving, &backends),
+            text(&client, serving, &backends) + &members_text(&keys),
             &json!({
                 "socket": client.socket(),
                 "serving": serving,
                 "backends": backends.iter().map(object).collect::<Vec<_>>(),
+                "keys": keys.iter().map(named_key).collect::<Vec<_>>(),
             }),
         );
         Ok(if healthy && serving { Exit::Done } else { Exit::Failed })
@@ -67,6 +71,45 @@ fn text(client: &Client, serving: bool, backends: &[BackendStatus]) -> String {
     text
 }
 
+/// The keys that several places hold, a line for each place.
+fn members_text(keys: &[NamedKey]) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let mut rows = Vec::new();
+    for key in keys {
+        for (at, member) in key.members.iter().enumerate() {
+            let name = if at == 0 { key.name.clone() } else { String::new() };
+            let order = if at == 0 { key.order.clone() } else { String::new() };
+            rows.push([name, order, member.reference.clone(), state(member)]);
+        }
+    }
+    format!("\n{}", table::layout(["KEY", "ORDER", "MEMBER", "STATE"], &rows))
+}
+
+/// How a member is, in words.
+pub(crate) fn state(member: &MemberStatus) -> String {
+    let word = if member.state == "ok" { "ok".to_owned() } else { member.state.to_uppercase() };
+    member.error.as_ref().map_or(word.clone(), |e| format!("{word}: {e}"))
+}
+
+/// A key that several places hold, as programs read it.
+pub(crate) fn named_key(key: &NamedKey) -> serde_json::Value {
+    let members = key.members.iter().map(|m| {
+        json!({
+            "reference": m.reference,
+            "state": m.state,
+            "error": m.error.as_ref().map(error_json),
+        })
+    });
+    json!({
+        "name": key.name,
+        "order": key.order,
+        "usable": key.is_usable(),
+        "members": members.collect::<Vec<_>>(),
+    })
+}
+
 fn object(backend: &BackendStatus) -> serde_json::Value {
     json!({
         "name": backend.name.as_str(),
@@ -82,35 +125,4 @@ fn object(backend: &BackendStatus) -> serde_json::Value {
         "healthy": backend.health.is_none(),
         "error": backend.health.as_ref().map(error_json),
     })
-}
-
-/// Seconds since 1970 as people write them: `2026-11-24T15:31:00Z`.
-pub(crate) fn utc(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    // The civil calendar in 400-year cycles of 146 097 days that begin on 1 March.
-    let shifted = days + 719_468;
-    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
-    let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        // As `date -u -d @… +%FT%TZ` says.
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
-        assert_eq!(utc(4_102_444_800), "2100-01-01T00:00:00Z");
-        assert_eq!(utc(1_795_534_260), "2026-11-24T15:31:00Z");
-    }
 }

@@ -7,6 +7,7 @@
 
 mod check;
 mod checkpoint;
+mod compact;
 mod dedup;
 mod format;
 mod frontier;
@@ -21,6 +22,7 @@ mod witness;
 
 pub use check::{Findings, check};
 pub use checkpoint::Checkpoint;
+pub use compact::CompactTree;
 pub use format::{EntryRef, Format, MAX_ENTRY, TimestampedEntry, timestamped_entry};
 pub use frontier::StoredNodes;
 pub use log::{Appended, Build, FROZEN, Limits, Log, Published, Submitted, Ticket, prove_stored};

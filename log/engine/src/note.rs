@@ -281,6 +281,11 @@ impl Note {
         &self.text
     }
 
+    /// All signatures, verified or not: the name of the key, its four bytes, and the signature.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, [u8; 4], &[u8])> {
+        self.signatures.iter().map(|(name, hint, signature)| (&**name, *hint, &**signature))
+    }
+
     /// The signature lines by `key`, verified, as they stand in the note. Empty when there is none.
     pub fn lines_by(&self, key: &NoteKey) -> Result<String> {
         let mut lines = String::new();

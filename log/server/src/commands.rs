@@ -33,6 +33,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Prove(command) => prove(command).await,
         Command::Freeze(command) => freeze_log(command).await,
         Command::Mirror(command) => mirror(command).await,
+        Command::Monitor(command) => crate::monitor::run(*command).await,
     }
 }
 
@@ -115,14 +116,14 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
 }
 
 /// A log to read, wherever it is.
-struct Readable {
-    objects: Box<dyn Objects>,
-    key: NoteKey,
-    kind: Kind,
+pub(crate) struct Readable {
+    pub(crate) objects: Box<dyn Objects>,
+    pub(crate) key: NoteKey,
+    pub(crate) kind: Kind,
 }
 
 impl Readable {
-    async fn open(which: &Which) -> Result<Self> {
+    pub(crate) async fn open(which: &Which) -> Result<Self> {
         let (objects, description): (Box<dyn Objects>, _) =
             if which.log.starts_with("http://") || which.log.starts_with("https://") {
                 (Box::new(Remote::new(&which.log, Http::new(which.ca_file.as_deref())?)?), None)
@@ -163,7 +164,9 @@ impl Readable {
 }
 
 /// Runs what reads a log in a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::internal("the work panicked")))
 }
 

@@ -18,6 +18,21 @@ pub fn certificate(bytes: &[u8]) {
     }
 }
 
+/// A tile of entries, as the monitor and the page take its entries apart.
+pub fn entries(bytes: &[u8]) {
+    use signer_log_engine::Format;
+    for format in [Format::Entries, Format::Certificates] {
+        for entry in format.split_all(bytes).unwrap_or_default() {
+            let decoded = crate::decode::Decoded::new(&entry, format);
+            for signer in &decoded.signers {
+                if let Some(certificate) = &signer.certificate {
+                    certificate.extensions.iter().for_each(|e| drop(e.in_words()));
+                }
+            }
+        }
+    }
+}
+
 /// A request of the certificate log, with the first certificate as its only root.
 pub fn add_chain(bytes: &[u8]) {
     certificate::fuzz(bytes);

@@ -5,12 +5,16 @@
 
 mod certificate;
 mod cli;
+mod clock;
 mod commands;
+mod decode;
 mod fetch;
 mod http;
 mod limits;
 mod location;
 mod metrics;
+mod monitor;
+mod page;
 mod place;
 mod route;
 mod s3;

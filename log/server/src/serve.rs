@@ -18,6 +18,7 @@ use crate::{
     http::{self, answer},
     limits::Rate,
     location::Opened,
+    page::Page,
     place::{Description, Kind},
     route::{App, Personality},
     signature::{self, Algorithms, Options, SignatureLog},
@@ -47,6 +48,10 @@ pub struct ServeOptions {
     pub dsse: bool,
     /// Whether a signature log answers what it has already with the proof instead of 409.
     pub answer_duplicates: bool,
+    /// Whether there is a page for people, at `/` and below `/ui/`.
+    pub page: bool,
+    /// Whether the page finds entries by hash and identity, which takes an index beside the log.
+    pub search: bool,
     /// Who cosigns the checkpoints.
     pub witnesses: Option<Arc<Panel>>,
 }
@@ -64,6 +69,8 @@ impl Default for ServeOptions {
             algorithms: Vec::new(),
             dsse: true,
             answer_duplicates: false,
+            page: true,
+            search: true,
             witnesses: None,
         }
     }
@@ -123,9 +130,21 @@ pub(crate) async fn serve_at(
         Kind::Signature => signature_log(&log, &options, &mut tasks, stopped.clone())?,
         Kind::Certificate => certificate_log(&log, signer, &options, &mut tasks, stopped.clone())?,
     };
+    let page = if options.page {
+        let (page, ended) = Page::new(&log, description.kind, options.search, Vec::new(), stopped.clone())?;
+        tasks.spawn(async move {
+            if let Some(ended) = ended {
+                let _ = ended.await;
+            }
+        });
+        Some(page)
+    } else {
+        None
+    };
     let app = App {
         log: log.clone(),
         personality,
+        page,
         rate: Arc::new(Rate::new(options.rate)),
         bodies: Arc::default(),
         metrics: Arc::default(),

@@ -11,12 +11,7 @@ use signerd_api::{key_to_pb, pb, policy_from_pb};
 use zeroize::Zeroizing;
 
 use super::Service;
-use crate::{
-    call::Call,
-    events::What,
-    grants::{Operations, denied},
-    place::Place,
-};
+use crate::{call::Call, events::What, grants::Operations, place::Place};
 
 impl Service {
     pub(super) async fn create(&self, call: Call, request: pb::CreateKeyRequest) -> Result<pb::Key> {
@@ -109,18 +104,14 @@ impl Service {
 
     pub(super) async fn unlock(&self, call: Call, request: pb::UnlockRequest) -> Result<()> {
         let pin = Pin::new(request.pin)?;
-        let state = self.daemon.state();
-        let name = request.backend.parse()?;
-        if !state.grants.allow_backend(&call.caller, Operations::UNLOCK, &name) {
-            return Err(denied(&call.caller.describe().await, Operations::UNLOCK, name.as_str(), None));
-        }
-        let place = state.place(&name)?;
+        let place = self.unlockable(&call, &request.backend).await?;
+        let number = request.request;
         let request = UnlockRequest { pin, use_last_try: request.use_last_try };
         let began = Instant::now();
         let unlocking = place.clone();
         let result = finish(tokio::spawn(async move {
             let _ticket = unlocking.enter()?;
-            unlocking.unlock(request).await
+            unlocking.give_pin(request, number).await
         }))
         .await;
         place.metrics.observe(place.name(), Operations::UNLOCK, began, &result);
