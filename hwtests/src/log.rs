@@ -83,6 +83,7 @@ impl LogServer {
     }
 
     /// The same log in another folder, as it is now: two histories may begin here. It must not be running.
+    #[must_use]
     pub fn copied(&self, name: &str) -> Self {
         assert!(self.child.is_none(), "a log that runs cannot be copied");
         let storage = self.storage.with_file_name(format!("{name}.d"));

@@ -30,7 +30,7 @@ impl Received {
     /// One of its headers.
     pub fn header(&self, name: &str) -> &str {
         let found = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        found.map(str::trim).unwrap_or_else(|| panic!("there is no {name}: {}", self.head))
+        found.map_or_else(|| panic!("there is no {name}: {}", self.head), str::trim)
     }
 
     /// The body as JSON.
@@ -49,12 +49,12 @@ pub struct Webhook {
 
 impl Webhook {
     /// Listens, and answers with this status until it is told another.
-    pub async fn start(status: u16) -> Self {
-        Self::on("127.0.0.1:0".parse().expect("an address"), status).await
+    pub fn start(status: u16) -> Self {
+        Self::on("127.0.0.1:0".parse().expect("an address"), status)
     }
 
     /// Listens where another one did.
-    pub async fn on(address: SocketAddr, status: u16) -> Self {
+    pub fn on(address: SocketAddr, status: u16) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket can be made");
         socket.set_reuseaddr(true).expect("a socket can be used again");
         socket.bind(address).expect("the port is free");

@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hwtests::{
     daemon::Daemon,
     engines::{DEFAULT_MANAGEMENT_KEY, Engine, Google, Piv, SwTpm},
@@ -63,7 +64,6 @@ impl Place {
 
     /// Changes one byte in the middle of one part of a statement of ours.
     fn change(&self, from: &str, to: &str, part: usize) {
-        use base64::{Engine, prelude::BASE64_STANDARD};
         let mut json: serde_json::Value = serde_json::from_slice(&self.read(from)).unwrap();
         let mut bytes = BASE64_STANDARD.decode(json["parts"][part].as_str().unwrap()).unwrap();
         let middle = bytes.len() / 2;
@@ -208,7 +208,6 @@ async fn a_cloud_hsm_behind_the_daemon_is_proven() {
         place.refused("changed.json --key rsa.pem --root roots.pem", "error: ");
     }
     // As gcloud writes it: the attestation, and all certificates in one file.
-    use base64::{Engine, prelude::BASE64_STANDARD};
     let json: serde_json::Value = serde_json::from_slice(&place.read("ec.json")).unwrap();
     let part = |i: usize| BASE64_STANDARD.decode(json["parts"][i].as_str().unwrap()).unwrap();
     place.write("attestation.dat", part(0));

@@ -394,7 +394,7 @@ fn counted(reports: impl IntoIterator<Item = Value>) -> BTreeMap<u64, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_that_is_killed_forgets_nothing_and_writes_nothing_twice() {
     let (_engine, daemon, log) = signature_log().await;
-    let hook = Webhook::start(200).await;
+    let hook = Webhook::start(200);
     let (reports, ours) = (daemon.folder().join("reports"), Signatory::default());
     let (fingerprint, url) = (ours.fingerprint(), hook.url());
     let arguments = ["--fingerprint", &fingerprint, "--file", reports.to_str().unwrap(), "--webhook", &url];
@@ -438,7 +438,7 @@ async fn a_webhook_that_is_down_gets_everything_when_it_is_back_and_can_verify_i
     let secret = daemon.folder().join("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let hook = Webhook::start(503).await;
+    let hook = Webhook::start(503);
     let (address, url, fingerprint) = (hook.address(), hook.url(), ours.fingerprint());
     let arguments =
         ["--fingerprint", &fingerprint, "--webhook", &url, "--webhook-secret-file", secret.to_str().unwrap()];
@@ -456,7 +456,7 @@ async fn a_webhook_that_is_down_gets_everything_when_it_is_back_and_can_verify_i
     // Gone altogether, and the monitor is started anew meanwhile.
     drop(hook);
     assert!(monitor.stop().success() || monitor.output().contains("have not arrived yet"));
-    let hook = Webhook::on(address, 200).await;
+    let hook = Webhook::on(address, 200);
     monitor.launch();
     assert!(eventually(PATIENCE, async || hook.accepted().len() >= 5).await, "{}", monitor.output());
     let received = hook.accepted();

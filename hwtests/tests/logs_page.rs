@@ -227,7 +227,7 @@ async fn the_search_index_is_made_anew_when_it_is_lost_or_damaged() {
             "lost" => std::fs::remove_file(&file).unwrap(),
             _ => {
                 std::fs::write(&file, "this is no database, and longer than its header would be".repeat(200))
-                    .unwrap()
+                    .unwrap();
             }
         }
         log.launch();

@@ -49,7 +49,7 @@ pub(crate) async fn attended(
     tokio::select! {
         biased;
         done = &mut work => return done,
-        failure = prompter.run(events, |_| {}) => if let Err(failure) = failure { return Err(failure) },
+        ended = prompter.run(events, |_| {}) => ended?,
         failure = ended_by_signal() => return Err(failure),
     }
     // The events have ended, and with them the daemon; the work finds out by itself.
@@ -141,7 +141,7 @@ impl Prompter {
                             && asking.as_ref().is_some_and(|a| a.number == over && !a.answering.get())
                         {
                             asking = None;
-                            self.means.note(text::over(end)).await;
+                            self.means.note(text::over(end));
                         }
                     }
                 },
@@ -205,7 +205,7 @@ impl Prompter {
         match (self.whose, request) {
             // Those who wait are told; the next one may be answered.
             (Prompts::All, Some(request)) => {
-                self.means.note(failure.error().to_string()).await;
+                self.means.note(failure.error().to_string());
                 let _ = self.client.refuse_pin(&request.backend, number).await;
                 Ok(())
             }

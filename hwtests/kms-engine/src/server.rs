@@ -152,7 +152,7 @@ fn control(shared: &Shared, call: &Call) -> Option<Reply> {
         ("GET", "/_seen") => Some(Reply::json(200, "application/json", &shared.seen.to_json())),
         ("GET", "/_ca.pem") => Some(Reply::text(200, "application/x-pem-file", shared.certificates.ca_pem())),
         ("GET", "/_hsm_roots.pem") => {
-            Some(Reply::text(200, "application/x-pem-file", crate::google::attestation::roots()))
+            Some(Reply::text(200, "application/x-pem-file", google::attestation::roots()))
         }
         ("GET", "/_google.json") => {
             Some(Reply::text(200, "application/json", &shared.tokens.google_service_account()))

@@ -22,7 +22,7 @@ pub(crate) async fn fill(folder: &Path, key: &str, count: u64) {
     while next < from + count || !tickets.is_empty() {
         while next < from + count && (tickets.len() as u64) < AT_A_TIME {
             let (entry, hash) = entry(next);
-            let build = Box::new(move |_, _| entry);
+            let build = Box::new(move |_, _| entry.clone());
             match log.submit(hash, build).await.expect("the log takes it on") {
                 Submitted::New(ticket) => tickets.push(ticket),
                 Submitted::Duplicate(index) => panic!("the entry is there already, at {index}"),

@@ -186,9 +186,7 @@ async fn a_device_that_blocks_ends_the_request() {
     let error = person.client.answer_pin(&name("yubikey"), request.number, sure).await.unwrap_err();
     let blocked = matches!(error.kind(), ErrorKind::WrongPin { tries_left: Some(0) } | ErrorKind::Locked);
     assert!(blocked, "{error:?}");
-    if person.end().await != (request.number, PinEnd::Failed) {
-        panic!("it goes on");
-    }
+    assert!(person.end().await == (request.number, PinEnd::Failed), "it goes on");
     assert!(waits.await.unwrap().is_err());
     // And the next one does not wait at all.
     let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Signed notes (C2SP `signed-note`): text, a blank line, and signatures by named keys.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use signer_core::{Error, ErrorKind, HashAlgorithm, Input, KeyType, PublicKey, Result, SignatureAlgorithm};
@@ -293,7 +293,7 @@ impl Note {
             if *name == key.name && *hint == key.hint() {
                 key.verify(&self.text, signature)?;
                 let blob = STANDARD.encode([&hint[..], signature].concat());
-                lines.push_str(&format!("— {name} {blob}\n"));
+                let _ = writeln!(lines, "— {name} {blob}");
             }
         }
         Ok(lines)

@@ -212,26 +212,21 @@ impl Sequencer {
         let expected = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
         let signed =
             sign_and_publish(&*self.storage, &view, &mut self.signer, (size, root), expected.as_deref());
-        match self.runtime.block_on(signed)? {
-            Some(published) => {
-                let published = Arc::new(published);
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.published.send_replace(published.clone());
-                }
-                Ok((published, By::Us))
+        if let Some(published) = self.runtime.block_on(signed)? {
+            let published = Arc::new(published);
+            if let Some(shared) = self.shared.upgrade() {
+                shared.published.send_replace(published.clone());
             }
-            // Another process has finished our batch, and perhaps more.
-            None => {
-                self.catch_up()?;
-                let shared =
-                    self.shared.upgrade().ok_or_else(|| Error::internal("the log is being closed"))?;
-                let published = shared.published.borrow().clone();
-                if published.checkpoint.size < size {
-                    return Err(Error::new(ErrorKind::DeviceGone, "the storage gives old checkpoints"));
-                }
-                Ok((published, By::Another))
-            }
+            return Ok((published, By::Us));
         }
+        // Another process has finished our batch, and perhaps more.
+        self.catch_up()?;
+        let shared = self.shared.upgrade().ok_or_else(|| Error::internal("the log is being closed"))?;
+        let published = shared.published.borrow().clone();
+        if published.checkpoint.size < size {
+            return Err(Error::new(ErrorKind::DeviceGone, "the storage gives old checkpoints"));
+        }
+        Ok((published, By::Another))
     }
 
     fn answer(

@@ -65,6 +65,7 @@ impl std::fmt::Display for Location {
 
 /// How to reach a bucket. What is not said is as the AWS command line has it: variables, `~/.aws`, the machine's role.
 #[derive(Clone, Debug, Default, Args)]
+#[allow(clippy::struct_field_names)] // the names of the options
 pub(crate) struct S3Options {
     /// For s3://: the URL of the S3 service, if it is not AWS's own.
     #[arg(long, value_name = "URL")]

@@ -194,7 +194,7 @@ fn text(report: &Report) -> String {
     some("touch", key.touch.map(|t| t.to_string()));
     some("policy", key.policy.as_ref().map(hex::encode));
     for (name, value) in &key.more {
-        some(*name, Some(value.clone()));
+        some(name, Some(value.clone()));
     }
     for chain in &report.chains {
         some("chain", Some(chain.join(" < ")));

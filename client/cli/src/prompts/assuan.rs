@@ -76,15 +76,12 @@ fn unescape(text: &[u8]) -> Zeroizing<Vec<u8>> {
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+        if let Some(byte) = byte {
+            bytes.push(byte);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
         }
     }
     bytes
@@ -126,7 +123,7 @@ mod tests {
             let line = command("SETDESC", &text);
             assert!(line.len() <= MAX_LINE, "{}", line.len());
             assert!(std::str::from_utf8(&line).is_ok());
-            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(line.iter().position(|b| *b == b'\n'), Some(line.len() - 1));
             assert!(!line.ends_with(b"%\n") && !line.ends_with(b"%2\n"), "half an escape");
         }
     }

@@ -58,7 +58,7 @@ impl Means {
     }
 
     /// Says something to whoever was asked before.
-    pub(super) async fn note(&self, text: impl AsRef<str>) {
+    pub(super) fn note(&self, text: impl AsRef<str>) {
         if let (Self::Terminal, Ok(terminal)) = (self, Terminal::open()) {
             let _ = terminal.line(&format!("signer: {}", text.as_ref()));
         }

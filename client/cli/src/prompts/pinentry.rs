@@ -131,7 +131,7 @@ impl Pinentry {
                     Line::Ok => return Ok(Reply::Ok(data)),
                     Line::Error(code, words) => return Ok(Reply::Error(code & 0xffff, words)),
                     Line::Data(more) if data.len() + more.len() <= data.capacity() => {
-                        data.extend_from_slice(&more)
+                        data.extend_from_slice(&more);
                     }
                     Line::Data(_) => return Err(self.broken("it says more than any PIN")),
                     // Whatever it wants to know: there is no answer.

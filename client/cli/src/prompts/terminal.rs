@@ -23,8 +23,8 @@ impl Terminal {
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(flags.cast_signed()).open("/dev/tty")?;
-        // SAFETY: the file is the AsyncFd's own from here on, and nobody replaces or closes its descriptor.
         #[allow(unsafe_code)] // tokio wants this promise
+        // SAFETY: the file is the AsyncFd's own from here on, and nobody replaces or closes its descriptor.
         let file = unsafe { AsyncFd::register(file)? };
         Ok(Self(file))
     }
@@ -42,7 +42,7 @@ impl Terminal {
 
     /// Writes, what there is room for: a terminal that does not take a few lines is not looked at.
     pub(crate) fn write(&self, text: &str) -> io::Result<()> {
-        (&*self.0.get_ref()).write_all(text.as_bytes())
+        self.0.get_ref().write_all(text.as_bytes())
     }
 
     /// Asks for a line without showing what is typed; `None` when it was interrupted. Dropping the future puts the terminal

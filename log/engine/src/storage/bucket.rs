@@ -121,7 +121,7 @@ impl Bucket {
     }
 
     /// Deletes objects that nobody needs any more, some time. `folders` go with all that is in them.
-    pub(super) fn forget(&self, names: Vec<String>, folders: Vec<String>) {
+    pub(super) fn forget(&self, names: &[String], folders: &[String]) {
         let Some(runtime) = self.runtime.as_ref().filter(|_| !names.is_empty() || !folders.is_empty()) else {
             return;
         };
@@ -158,7 +158,7 @@ impl Bucket {
             }
             Ok(())
         })();
-        self.forget(vec![name.to_owned()], Vec::new());
+        self.forget(&[name.to_owned()], &[]);
         checked
     }
 

@@ -241,7 +241,7 @@ impl Storage for BucketStorage {
             }
         }
         drop(seen);
-        self.bucket.forget(names, folders);
+        self.bucket.forget(&names, &folders);
         Ok(())
     }
 
