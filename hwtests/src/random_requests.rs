@@ -35,7 +35,7 @@ pub struct Report {
 
 /// How many at a time.
 const CALLERS: u64 = 16;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sends so many requests to the server that this process is.
 pub async fn storm(address: SocketAddr, pid: u32, requests: u64, seed: u64) -> Report {
@@ -261,8 +261,7 @@ impl One {
         }
         let mut read = Vec::new();
         let mut piece = vec![0; 64 << 10];
-        loop {
-            let Ok(n @ 1..) = stream.read(&mut piece).await else { break };
+        while let Ok(n @ 1..) = stream.read(&mut piece).await {
             read.extend_from_slice(&piece[..n]);
             let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
             let head = String::from_utf8_lossy(&read[..end]).to_lowercase();
