@@ -26,7 +26,7 @@ Examples:
 Credentials are found as the makers' own tools find them. Exit codes: 0 all passed, 1 a check failed, 2 nothing was done."
 )]
 struct Arguments {
-    /// yubikey:SERIAL, tpm, pkcs11:MODULE, awskms:[ARN], gcpkms:RING, azurekms:VAULT or hashivault:
+    /// yubikey:SERIAL, tpm, pkcs11:MODULE, awskms: or awskms:ARN, gcpkms:RING, azurekms:VAULT, hashivault:
     spec: Spec,
     /// Only checks whose name has one of these in it
     filters: Vec<String>,
@@ -39,7 +39,7 @@ struct Arguments {
     /// The label of the PKCS#11 token
     #[arg(long, value_name = "LABEL")]
     token: Option<String>,
-    /// One more line of the [[backend]] table: 'endpoint = "https://…"'
+    /// One more line of the backend's table: 'endpoint = "https://…"'
     #[arg(long, value_name = "LINE")]
     setting: Vec<String>,
     /// Also run the checks that spend tries of the PIN
