@@ -16,14 +16,21 @@ mod software;
 mod swtpm;
 mod vault;
 
+pub(crate) use aws::profile as aws_profile;
 pub use aws::{AwsFace, MiniStack};
 pub use azure::Azure;
+pub(crate) use azure::profile as azure_profile;
 pub use google::Google;
+pub(crate) use google::profile as google_profile;
 pub use kryoptic::Kryoptic;
 pub use piv::{DEFAULT_MANAGEMENT_KEY, DEFAULT_PIN, Piv};
+pub(crate) use piv::{profile as piv_profile, slots as piv_slots};
+pub(crate) use pkcs11::profile as pkcs11_profile;
 pub use softhsm::SoftHsm;
 pub use software::{Software, toml as software_toml};
 pub use swtpm::SwTpm;
+pub(crate) use swtpm::profile as tpm_profile;
+pub(crate) use vault::profile as vault_profile;
 pub use vault::{Vault, secret, secret_file, token};
 
 /// A real place for keys that a backend talks to.

@@ -4,17 +4,25 @@
 //! What is missing on the machine is a failure with a sentence that says what to install, never a skipped test.
 
 pub mod audit;
+pub mod authority;
 pub mod daemon;
 pub mod engines;
 pub mod fixture;
 pub mod http2;
 pub mod load;
 pub mod log;
+pub mod monitor;
 pub mod openssl;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod pty;
+pub mod random_requests;
+pub mod real;
+pub mod s3;
 pub mod scripted;
+pub mod webhook;
+pub mod witness;
 
 use std::time::{Duration, Instant};
 

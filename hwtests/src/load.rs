@@ -76,6 +76,12 @@ impl Load {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a call that began after `moment` has ended well.
+    pub fn has_signed_after(&self, moment: Instant) -> bool {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().rev().take(64).any(|c| c.began >= moment && c.outcome.is_ok())
+    }
+
     /// Ends the clients and gives every call. Panics when a client hangs.
     pub async fn stop(self) -> Vec<Call> {
         self.stop.store(true, Ordering::Relaxed);

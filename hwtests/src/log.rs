@@ -28,6 +28,7 @@ pub struct LogServer {
     address: SocketAddr,
     arguments: Vec<String>,
     wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     log: PathBuf,
 }
@@ -47,11 +48,19 @@ impl LogServer {
     /// Makes a log, and serves it not yet.
     pub fn make(daemon: &Daemon, name: &str, kind: &str, key: &str, arguments: &[&str]) -> Self {
         let storage = daemon.folder().join(format!("{name}.d"));
-        programs::must(
-            command(&daemon.socket())
-                .args(["init", "--kind", kind, "--origin", "log.example", "--key", key, "--storage"])
-                .arg(&storage),
-        );
+        let this = Self::at(daemon, name, storage, Vec::new(), arguments);
+        this.init(kind, key);
+        this
+    }
+
+    /// A server for a log that is there, or that [`LogServer::init`] makes: in a folder, or a bucket that the variables lead to.
+    pub fn at(
+        daemon: &Daemon,
+        name: &str,
+        storage: PathBuf,
+        environment: Vec<(String, String)>,
+        arguments: &[&str],
+    ) -> Self {
         Self {
             socket: daemon.socket(),
             log: daemon.folder().join(format!("{name}.out")),
@@ -59,8 +68,51 @@ impl LogServer {
             address: free_address(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             wrapper: Vec::new(),
+            environment,
             child: None,
         }
+    }
+
+    /// The same log in another folder, as it is now: two histories may begin here. It must not be running.
+    #[must_use]
+    pub fn copied(&self, name: &str) -> Self {
+        assert!(self.child.is_none(), "a log that runs cannot be copied");
+        let storage = self.storage.with_file_name(format!("{name}.d"));
+        programs::must(Command::new("cp").arg("-a").arg(&self.storage).arg(&storage));
+        Self {
+            socket: self.socket.clone(),
+            log: self.log.with_file_name(format!("{name}.out")),
+            storage,
+            address: free_address(),
+            arguments: self.arguments.clone(),
+            wrapper: Vec::new(),
+            environment: self.environment.clone(),
+            child: None,
+        }
+    }
+
+    /// A file with its public key.
+    pub fn public_key(&self) -> PathBuf {
+        let description = std::fs::read(self.storage.join(".state/log.json")).expect("a log says what it is");
+        let description: Value = serde_json::from_slice(&description).expect("in JSON");
+        let path = self.storage.with_extension("pem");
+        std::fs::write(&path, description["public_key"].as_str().expect("a key"))
+            .expect("a file can be written");
+        path
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Makes the log.
+    pub fn init(&self, kind: &str, key: &str) {
+        programs::must(
+            self.command()
+                .args(["init", "--kind", kind, "--origin", "log.example", "--key", key, "--storage"])
+                .arg(&self.storage),
+        );
     }
 
     /// Puts a program and its arguments before `signer-log` when it is started.
@@ -86,6 +138,7 @@ impl LogServer {
             .arg("--listen")
             .arg(self.address.to_string());
         command.arg("--socket").arg(&self.socket).args(&self.arguments);
+        command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a file can be opened twice")).stderr(out);
         self.child = Some(command.spawn().expect("signer-log can be started"));
     }
@@ -140,7 +193,9 @@ impl LogServer {
 
     /// `signer-log` with some other command.
     pub fn command(&self) -> Command {
-        command(&self.socket)
+        let mut command = Command::new(programs::ours("signer-log"));
+        command.env("SIGNERD_SOCKET", &self.socket).envs(self.environment.iter().cloned());
+        command
     }
 
     /// What `signer-log check` says of the folder: what is wrong, and how many entries there are.
@@ -169,12 +224,6 @@ impl Drop for LogServer {
         }
         self.kill();
     }
-}
-
-fn command(socket: &Path) -> Command {
-    let mut command = Command::new(programs::ours("signer-log"));
-    command.env("SIGNERD_SOCKET", socket);
-    command
 }
 
 fn free_address() -> SocketAddr {
@@ -317,6 +366,12 @@ impl Default for Signatory {
 }
 
 impl Signatory {
+    /// The SHA-256 of the key (SubjectPublicKeyInfo), in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let spki = STANDARD.decode(&self.spki).expect("it was encoded here");
+        hex::encode(Digest::of(HashAlgorithm::Sha256, &spki).as_bytes())
+    }
+
     /// A request that is in order, for this artifact.
     pub fn request(&self, artifact: &[u8]) -> Value {
         let digest = Digest::of(HashAlgorithm::Sha256, artifact);

@@ -57,3 +57,31 @@ pub fn open_files(pid: u32) -> usize {
 pub fn exists(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok()
 }
+
+/// How often bytes are found in the memory of a process that it can write to. Only root may look.
+pub fn memory_holds(pid: u32, needle: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process is there");
+    let memory =
+        fs::File::open(format!("/proc/{pid}/mem")).expect("only root may look at a process's memory");
+    let writable = maps.lines().filter_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let range = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        rest.starts_with("rw").then_some(range)
+    });
+    let mut found = 0;
+    for (from, to) in writable {
+        let mut bytes = vec![0; (to - from) as usize];
+        // Pages that were never touched cannot be read on some kernels: what can be is enough.
+        let Ok(read) = memory.read_at(&mut bytes, from) else { continue };
+        let mut rest = &bytes[..read];
+        // Without optimisation, windows() over a heap takes seconds.
+        while let Some(at) = rest.iter().position(|b| *b == needle[0]) {
+            rest = &rest[at..];
+            found += usize::from(rest.starts_with(needle));
+            rest = &rest[1..];
+        }
+    }
+    found
+}

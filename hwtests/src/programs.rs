@@ -71,6 +71,18 @@ pub fn cosign() -> PathBuf {
     PATH.get_or_init(|| engine("cosign.sh")).clone()
 }
 
+/// Rekor v2's own POSIX server, built once into the user's cache.
+pub fn rekor_tiles() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("rekor-tiles.sh")).clone()
+}
+
+/// A folder with playwright-core, which drives Debian's Chromium, installed once into the user's cache.
+pub fn playwright() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("chromium.sh")).clone()
+}
+
 /// ykman, Yubico's own tool, installed once into the user's cache.
 pub fn ykman() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -87,6 +99,34 @@ pub fn vault() -> PathBuf {
 pub fn ministack() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| engine("ministack.sh")).clone()
+}
+
+/// Tessera's `fsck`: reads a log as its own clients do, and checks all of it.
+pub fn tessera_fsck() -> PathBuf {
+    engine("tessera-fsck.sh")
+}
+
+/// TesseraCT's `fsck`: the same for certificate logs.
+pub fn tesseract_fsck() -> PathBuf {
+    engine("tesseract-fsck.sh")
+}
+
+/// MinIO, an S3 server, built once into the user's cache.
+pub fn minio() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("minio.sh")).clone()
+}
+
+/// versitygw, an S3 server over a folder, built once into the user's cache.
+pub fn versitygw() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("versitygw.sh")).clone()
+}
+
+/// litewitness, a witness of transparency logs, built once into the user's cache.
+pub fn litewitness() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| engine("litewitness.sh")).clone()
 }
 
 /// What a script of `hwtests/engines` prints.

@@ -31,6 +31,30 @@ pub enum Carry {
     Nothing = 2,
     /// Connections are cut in the middle of the server's answers.
     Halves = 3,
+    /// The server's answers 10 ms later, as from another place in the same region.
+    Late = 4,
+    /// Each request gets S3's 503 SlowDown, and the server never sees it.
+    SlowDown = 5,
+    /// Each request gets S3's 403 AccessDenied, and the server never sees it.
+    AccessDenied = 6,
+}
+
+impl Carry {
+    /// What is answered in the server's place.
+    fn instead(how: u8) -> Option<String> {
+        let (status, code) = match how {
+            x if x == Self::SlowDown as u8 => ("503 Slow Down", "SlowDown"),
+            x if x == Self::AccessDenied as u8 => ("403 Forbidden", "AccessDenied"),
+            _ => return None,
+        };
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by the proxy</Message></Error>"
+        );
+        Some(format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/xml\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        ))
+    }
 }
 
 /// A proxy for TCP connections to one server.
@@ -88,7 +112,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry_between(client: TcpStream, server: &str, how: &AtomicU8) -> Option<()> {
+async fn carry_between(mut client: TcpStream, server: &str, how: &AtomicU8) -> Option<()> {
+    if let Some(answer) = Carry::instead(how.load(Ordering::SeqCst)) {
+        // A request's head, or what there is of it.
+        let _ = client.read(&mut vec![0; 64 * 1024]).await.ok()?;
+        client.write_all(answer.as_bytes()).await.ok()?;
+        return client.shutdown().await.ok();
+    }
     let server = TcpStream::connect(server).await.ok()?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -115,6 +145,10 @@ async fn back(server: &mut OwnedReadHalf, client: &mut OwnedWriteHalf, how: &Ato
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     client.write_all(&[*byte]).await.ok()?;
                 }
+            }
+            x if x == Carry::Late as u8 => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                client.write_all(bytes).await.ok()?;
             }
             x if x == Carry::Halves as u8 => {
                 client.write_all(&bytes[..n / 2]).await.ok()?;

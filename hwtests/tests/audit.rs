@@ -428,7 +428,8 @@ async fn records_are_shown_filtered_and_followed() {
     let shown = programs::must(audited.daemon.signer().args(["audit", "show", "--operation", "sign"]));
     assert_eq!(shown, text(&["--operation", "sign"]));
 
-    process::signal(following.id(), Signal::INT);
+    // Not INT: what runs in the background of a script ignores that.
+    process::signal(following.id(), Signal::TERM);
     let followed = following.wait_with_output().unwrap();
     let followed = String::from_utf8(followed.stdout).unwrap();
     assert_eq!(followed.matches("\"operation\":\"sign\"").count(), 2, "{followed}");

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hwtests::{
+    authority::{Authority, INTERMEDIATE},
     daemon::Daemon,
     engines::{Engine as _, Software},
     log::{Answer, LogServer},
@@ -15,47 +16,8 @@ use signer_contract::PinSetup;
 use signer_core::{Digest, HashAlgorithm, Input, PublicKey, SignatureAlgorithm};
 use signer_log_engine::{Checkpoint, Format, NoteKey, NoteKind};
 
-/// A root, an intermediate for code signing, and what they issue.
-struct Authority {
-    folder: tempfile::TempDir,
-}
-
-const ROOT: &str = "basicConstraints=critical,CA:TRUE,pathlen:1\nkeyUsage=critical,keyCertSign,cRLSign\n";
-const INTERMEDIATE: &str = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nextendedKeyUsage=codeSigning\n";
 const LEAF: &str = "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=critical,email:dev@example.test\n";
 const POISON: &str = "1.3.6.1.4.1.11129.2.4.3=critical,ASN1:NULL\n";
-
-impl Authority {
-    fn new() -> Self {
-        let this = Self { folder: tempfile::tempdir().unwrap() };
-        this.issue("root", "root", "/O=example/CN=root", ROOT);
-        this.issue("intermediate", "root", "/O=example/CN=intermediate", INTERMEDIATE);
-        this
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Makes a key and a certificate for it, signed by another of these, or by itself.
-    fn issue(&self, name: &str, issuer: &str, subject: &str, extensions: &str) -> Vec<u8> {
-        std::fs::write(self.path("extensions"), extensions).unwrap();
-        let script = format!(
-            "set -e; cd {}; [ -e {name}.key ] || openssl ecparam -name prime256v1 -genkey -noout -out {name}.key
-             openssl req -new -key {name}.key -subj '{subject}' -out request
-             if [ {name} = {issuer} ]; then sign='-signkey {issuer}.key'; else sign='-CA {issuer}.pem -CAkey {issuer}.key'; fi
-             openssl x509 -req -in request $sign -set_serial 0x$(openssl rand -hex 12) -days 2 -sha256 -extfile extensions -out {name}.pem
-             openssl x509 -in {name}.pem -outform DER -out {name}.der",
-            self.folder.path().display()
-        );
-        programs::must(std::process::Command::new("sh").args(["-c", &script]));
-        self.der(name)
-    }
-
-    fn der(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(&format!("{name}.der"))).unwrap()
-    }
-}
 
 async fn log(authority: &Authority) -> (Software, Daemon, LogServer, PublicKey) {
     let engine = Software::start();
@@ -239,4 +201,39 @@ async fn roots_are_read_again_when_the_file_changes() {
         log.caller().post("/ct/v1/add-chain", request.as_bytes()).await.unwrap().status == 200
     });
     assert!(taken.await, "{}", log.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tesseracts_own_fsck_finds_nothing_wrong_and_finds_what_is() {
+    let authority = Authority::new();
+    let (_engine, _daemon, log, key) = log(&authority).await;
+    let (root, intermediate) = (authority.der("root"), authority.der("intermediate"));
+    let mut caller = log.caller();
+    for number in 0..3 {
+        let leaf = authority.issue("leaf", "intermediate", &format!("/CN=leaf {number}"), LEAF);
+        let answer = caller.post("/ct/v1/add-chain", chain(&[&leaf, &intermediate, &root]).as_bytes()).await;
+        assert_eq!(answer.unwrap().status, 200);
+        let poisoned = format!("{LEAF}{POISON}");
+        let pre = authority.issue("pre", "intermediate", &format!("/CN=pre {number}"), &poisoned);
+        let request = chain(&[&pre, &intermediate, &root]);
+        let answer = caller.post("/ct/v1/add-pre-chain", request.as_bytes()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    // It ends with 0 either way.
+    let fsck = || {
+        let mut command = std::process::Command::new(programs::tesseract_fsck());
+        command.args(["-ui=false", "-logtostderr", "-v=1", "-origin", "log.example"]);
+        command.args(["-monitoring_url", &format!("http://{}/", log.address())]);
+        command.args(["-public_key", &STANDARD.encode(key.as_der())]);
+        programs::text(&programs::output(&mut command))
+    };
+    let said = fsck();
+    assert!(said.contains("Successfully fsck'd log with size 6"), "{said}");
+    // It does look: one bit of a certificate.
+    let bundle = log.storage().join("tile/data/000.p/6");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let said = fsck();
+    assert!(said.contains("checking log of size 6") && !said.contains("Successfully"), "{said}");
 }

@@ -16,5 +16,7 @@ mod pins;
 mod secrets_of_the_card;
 #[path = "piv/support.rs"]
 mod support;
+#[path = "piv/through_the_daemon.rs"]
+mod through_the_daemon;
 #[path = "piv/touch.rs"]
 mod touch;

@@ -30,6 +30,8 @@ pub(crate) struct Call {
     /// Whether the caller said until when.
     pub(crate) is_limited: bool,
     pub(crate) held: Arc<Held>,
+    /// The headers with its label, where it brought one.
+    label: Option<Arc<HeaderMap>>,
 }
 
 impl Call {
@@ -51,7 +53,18 @@ impl Call {
             deadline: Instant::now() + timeout,
             is_limited: given.is_some(),
             held: Arc::new(Held { all: memory.clone(), limit: limits.max_memory, here: AtomicUsize::new(0) }),
+            label: signerd_api::has_label(headers).then(|| Arc::new(headers.clone())),
         }
+    }
+
+    /// The same with another deadline: a stream's requests have one each.
+    pub(crate) fn until(&self, deadline: Instant) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
+    /// What the caller says that it is for.
+    pub(crate) fn label(&self) -> Option<String> {
+        signerd_api::label_of(self.label.as_ref()?)
     }
 }
 

@@ -1,17 +1,19 @@
 //! `signerd check-config`: what a configuration means, and what on this machine does not fit it.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
-use signer_core::Error;
+use signer_core::{Error, KeyRef};
 
 use crate::{
-    config::{AuditConfig, BackendConfig, BackendKind, Config, SecretSource},
+    config::{AuditConfig, BackendConfig, BackendKind, Config, Order, SecretSource},
+    events::Events,
     grants::Grants,
-    start,
+    metrics::Metrics,
+    run, start,
 };
 
 /// Prints what the daemon would do. The exit code is 2 when something would not work.
-pub(crate) fn print(config: &Config) -> ExitCode {
+pub(crate) fn print(config: &Config, devices: bool) -> ExitCode {
     match &config.file {
         Some(file) => println!("{} is well formed.", file.display()),
         None => println!("There is no configuration file: this is what holds without one."),
@@ -44,9 +46,18 @@ pub(crate) fn print(config: &Config) -> ExitCode {
     }
     if !config.keys.is_empty() {
         println!("\nnames of keys:");
-        for (name, member) in &config.keys {
-            println!("  {name} is {member}");
+        for (name, key) in &config.keys {
+            let members: Vec<_> = key.members.iter().map(ToString::to_string).collect();
+            let order = match (members.len(), key.order) {
+                (1, _) => "",
+                (_, Order::First) => ", whichever is healthy, in this order",
+                (_, Order::RoundRobin) => ", whichever is healthy, in turn",
+            };
+            println!("  {name} is {}{order}", members.join(" or "));
         }
+    }
+    if devices {
+        problems.extend(compare(config).err());
     }
     println!("\ngrants:");
     for grant in &config.grants {
@@ -60,6 +71,44 @@ pub(crate) fn print(config: &Config) -> ExitCode {
         eprintln!("\nsignerd: {problem}");
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// Starts what is configured, and compares the public keys of the members of each key.
+fn compare(config: &Config) -> Result<(), String> {
+    let several = config.keys.values().filter(|key| key.members.len() > 1);
+    let mut config = config.clone();
+    let wanted: Vec<_> = several.flat_map(|key| key.members.clone()).collect();
+    config.backends.retain(|backend| {
+        wanted.iter().any(|member| match member {
+            KeyRef::InBackend { backend: name, .. } => *name == backend.name,
+            KeyRef::Address(address) => [address.backend_kind(), "driver"].contains(&backend.kind_name()),
+            KeyRef::Configured(_) => false,
+        })
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    let result = runtime.block_on(async {
+        let metrics = Arc::new(Metrics::new(false));
+        let state = run::make_state(config, 1, &BTreeMap::new(), None, &Events::new(), &metrics).await;
+        let result = run::compare_members(&state).await;
+        println!("\nmembers of keys:");
+        for group in state.groups.values() {
+            for (member, compared) in group.compared() {
+                let word = match compared {
+                    Ok(()) => "the right key".to_owned(),
+                    Err(Some(error)) => format!("not used: {error}"),
+                    Err(None) => "not reached in time".to_owned(),
+                };
+                println!("  {} in {member}: {word}", group.name());
+            }
+        }
+        for place in state.places.values() {
+            place.stop().await;
+        }
+        result
+    });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
 }
 
 fn describe(backend: &BackendConfig, config: &Config) -> String {

@@ -54,10 +54,13 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what a configuration means, or what is wrong with it, without doing anything
+    /// Say what a configuration means, or what is wrong with it, without doing anything unless told to
     CheckConfig {
         /// The file, if it is not the one that signerd would use
         file: Option<PathBuf>,
+        /// Also start the backends of keys that several places hold, and compare their public keys. This logs in
+        #[arg(long)]
+        devices: bool,
     },
     /// Say which grant decides a request
     Explain {
@@ -87,13 +90,17 @@ pub fn main() -> ExitCode {
     match arguments.command {
         None => with_config(config.as_deref(), &overrides, |config| match run::run(config, &overrides) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+            Err(run::Failed::Configuration(error)) => {
+                eprintln!("signerd: {error}");
+                ExitCode::from(2)
+            }
+            Err(run::Failed::Otherwise(error)) => {
                 eprintln!("signerd: {error}");
                 ExitCode::FAILURE
             }
         }),
-        Some(Command::CheckConfig { file }) => {
-            with_config(file.or(config).as_deref(), &overrides, |config| check::print(&config))
+        Some(Command::CheckConfig { file, devices }) => {
+            with_config(file.or(config).as_deref(), &overrides, |config| check::print(&config, devices))
         }
         Some(Command::Explain { caller, operation, key, algorithm }) => {
             with_config(config.as_deref(), &overrides, |config| {

@@ -5,19 +5,25 @@
 //! 1. [`Policed`]: the caller's grants, and whether the key can do what is asked. One for each caller and key. Where there
 //!    is an audit log, it records here what goes in and what comes out ([`crate::audit`]): who asks is known, and nothing
 //!    that the rest keeps back has left yet.
-//! 2. [`Metered`]: what is counted and timed; what a failure says of the backend's health.
-//! 3. [`Queued`]: a place in the backend's bounded queue, or "busy".
-//! 4. [`Punctual`]: the deadline, where the backend does not keep it itself.
-//! 5. [`Offloaded`]: work that would hold up everybody else goes to another thread.
-//! 6. the backend's own signer.
+//! 2. [`Failover`]: where several places hold the key, which of them signs. What follows is around each of them.
+//! 3. [`Metered`]: what is counted and timed; what a failure says of the backend's health.
+//! 4. [`Queued`]: a place in the backend's bounded queue, or "busy".
+//! 5. [`Punctual`]: the deadline, where the backend does not keep it itself.
+//! 6. [`Offloaded`]: work that would hold up everybody else goes to another thread.
+//! 7. the backend's own signer.
 
 use std::sync::Arc;
 
 use signer_core::{Backend, BackendName, Signer};
 
-use crate::{metrics::KeyMetrics, place::Place};
+use crate::{
+    group::Group,
+    metrics::{KeyMetrics, Metrics},
+    place::Place,
+};
 
 mod backend;
+mod failover;
 mod offload;
 mod policy;
 mod punctual;
@@ -28,6 +34,7 @@ pub(crate) use policy::Policed;
 pub(crate) use punctual::{Timely, timed_out};
 
 use backend::BlockingBackend;
+use failover::Failover;
 use offload::Offloaded;
 use punctual::Punctual;
 use queue::{Metered, Queued};
@@ -48,6 +55,12 @@ pub(crate) fn signer(place: &Arc<Place>, signer: Arc<dyn Signer>) -> Arc<dyn Sig
     };
     let signer = Queued { place: place.clone(), inner: signer };
     Arc::new(Metered { place: place.clone(), metrics, inner: signer })
+}
+
+/// A key that several places hold, with each of its members as the daemon uses them. `None` before one was opened.
+pub(crate) fn failover(group: &Arc<Group>, metrics: &Arc<Metrics>) -> Option<Arc<dyn Signer>> {
+    let info = group.info()?;
+    Some(Arc::new(Failover { group: group.clone(), info, metrics: metrics.clone() }))
 }
 
 fn key_metrics(place: &Arc<Place>, backend: &BackendName, signer: &dyn Signer) -> KeyMetrics {

@@ -13,7 +13,7 @@ use std::{
 
 use signer_aws_kms::AwsConfig;
 use signer_azure_key_vault::AzureConfig;
-use signer_core::{BackendName, Digest, HashAlgorithm, KeyRef};
+use signer_core::{BackendName, Digest, HashAlgorithm, KeyRef, PublicKey};
 use signer_google_kms::GoogleConfig;
 use signer_vault_transit::VaultConfig;
 
@@ -58,7 +58,7 @@ pub struct Config {
     /// Where keys are.
     pub backends: Vec<BackendConfig>,
     /// Names for keys that do not depend on where they are.
-    pub keys: BTreeMap<BackendName, KeyRef>,
+    pub keys: BTreeMap<BackendName, KeyConfig>,
     /// Who may do what.
     pub grants: Vec<GrantConfig>,
     /// What is allowed, but hardly meant.
@@ -179,6 +179,39 @@ pub struct DriverTable {
     pub spin: Option<bool>,
     /// Where its PIN is.
     pub pin: Option<SecretSource>,
+    /// How long a PIN that a person gave is kept after it served last; `None` for as long as the daemon runs.
+    pub pin_ttl: Option<Duration>,
+}
+
+/// One `[[key]]` table: what a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyConfig {
+    /// The key, or the places that hold the same key. Never empty.
+    pub members: Vec<KeyRef>,
+    /// Which of several is asked first.
+    pub order: Order,
+    /// The public key that each of several must have; without it, the one that the first of them has.
+    pub public_key: Option<PublicKey>,
+}
+
+/// Which member of a key is asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The first in the list that is healthy.
+    #[default]
+    First,
+    /// Each in turn.
+    RoundRobin,
+}
+
+impl Order {
+    /// `first` or `round-robin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::RoundRobin => "round-robin",
+        }
+    }
 }
 
 /// One `[[grant]]` table.

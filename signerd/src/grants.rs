@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use signer_core::{BackendName, Error, ErrorKind, KeyName, KeyRef, SignatureAlgorithm};
 
-use crate::{config::GrantConfig, identity::Identity};
+use crate::{
+    config::{GrantConfig, KeyConfig},
+    identity::Identity,
+};
 
 mod caller;
 mod explain;
@@ -26,7 +29,7 @@ use caller::CallerRule;
 pub struct Grants {
     rules: Vec<Rule>,
     /// Configured names of keys, and the keys that they stand for.
-    names: Arc<BTreeMap<BackendName, KeyRef>>,
+    names: Arc<BTreeMap<BackendName, KeyConfig>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub struct KeyNames(Vec<String>);
 
 impl Grants {
     /// Resolves the names of users and groups. Unknown ones match nobody, and are told as warnings.
-    pub fn compile(grants: &[GrantConfig], names: &BTreeMap<BackendName, KeyRef>) -> (Self, Vec<String>) {
+    pub fn compile(grants: &[GrantConfig], names: &BTreeMap<BackendName, KeyConfig>) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
         let rules = grants
             .iter()
@@ -69,9 +72,11 @@ impl Grants {
     pub fn names(&self, backend: &BackendName, key: &KeyName) -> KeyNames {
         let full = format!("{backend}/{key}");
         let plain = key.version().map(|_| format!("{backend}/{}", key.clone().without_version()));
-        let configured = self.names.iter().filter(|(_, member)| {
-            let member = member.to_string();
-            member == full || Some(&member) == plain.as_ref()
+        let configured = self.names.iter().filter(|(_, key)| {
+            key.members.iter().any(|member| {
+                let member = member.to_string();
+                member == full || Some(&member) == plain.as_ref()
+            })
         });
         let configured: Vec<_> = configured.map(|(name, _)| name.to_string()).collect();
         KeyNames([full].into_iter().chain(plain).chain(configured).collect())
@@ -83,19 +88,13 @@ impl Grants {
         match reference {
             KeyRef::InBackend { backend, key } => self.names(backend, key),
             KeyRef::Configured(name) => {
-                let mut names = match self.names.get(name) {
-                    Some(member @ (KeyRef::InBackend { .. } | KeyRef::Address(_))) => {
-                        self.names_as_asked(member).0
-                    }
-                    Some(KeyRef::Configured(_)) | None => Vec::new(),
-                };
-                if !names.contains(&name.to_string()) {
-                    names.push(name.to_string());
-                }
-                KeyNames(names)
+                let members = self.names.get(name).map_or(&[][..], |key| &key.members);
+                let members = members.iter().filter(|member| !matches!(member, KeyRef::Configured(_)));
+                let names = members.fold(KeyNames(Vec::new()), |all, m| all.and(self.names_as_asked(m)));
+                names.and(KeyNames(vec![name.to_string()]))
             }
             KeyRef::Address(_) => {
-                let configured = self.names.iter().filter(|(_, member)| *member == reference);
+                let configured = self.names.iter().filter(|(_, key)| key.members.contains(reference));
                 KeyNames(configured.map(|(name, _)| name.to_string()).collect())
             }
         }
@@ -137,7 +136,10 @@ impl Grants {
         let configured: Vec<_> = self
             .names
             .iter()
-            .filter(|(_, member)| matches!(member, KeyRef::InBackend { backend: b, .. } if b == backend))
+            .filter(|(_, key)| {
+                let here = |m: &KeyRef| matches!(m, KeyRef::InBackend { backend: b, .. } if b == backend);
+                key.members.iter().any(here)
+            })
             .map(|(name, _)| name.as_str())
             .collect();
         self.rules.iter().any(|rule| {

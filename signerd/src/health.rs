@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::{
+    config::KeyConfig,
     keys::Entry,
     place::Place,
     state::{Daemon, State},
@@ -117,6 +118,10 @@ async fn check(daemon: &Daemon, place: &Arc<Place>, round: usize) -> bool {
         let working = healthy && check_key(&state, &entry).await.is_ok();
         daemon.board.set(&format!("key/{}", entry.asked()), working);
     }
+    for group in state.groups.values().filter(|group| group.is_in(place)) {
+        group.check(place, healthy, PATIENCE).await;
+        daemon.board.set(&format!("key/{}", group.name()), group.is_healthy());
+    }
     if !healthy {
         // Configured keys of a backend that is away can't even be opened.
         for name in configured(&state, place.name()) {
@@ -187,10 +192,11 @@ async fn keys_to_check(state: &Arc<State>, place: &Arc<Place>, round: usize, new
     keys
 }
 
+/// Configured keys of a backend, apart from those that several places hold.
 fn configured<'a>(state: &'a State, backend: &'a BackendName) -> impl Iterator<Item = String> + 'a {
     use signer_core::KeyRef;
-    let here = move |member: &KeyRef| matches!(member, KeyRef::InBackend { backend: b, .. } if b == backend);
-    state.config.keys.iter().filter(move |(_, member)| here(member)).map(|(name, _)| name.to_string())
+    let here = move |key: &KeyConfig| matches!(&key.members[..], [KeyRef::InBackend { backend: b, .. }] if b == backend);
+    state.config.keys.iter().filter(move |(_, key)| here(key)).map(|(name, _)| name.to_string())
 }
 
 /// Checks a key now, for somebody who asks for it.

@@ -11,6 +11,7 @@ use crate::{
     audit::Audit,
     compose::{self, Policed},
     grants::{AlgorithmSet, Grants, KeyNames, Permission},
+    group::Group,
     identity::Identity,
     place::Place,
 };
@@ -19,13 +20,16 @@ use crate::{
 pub(crate) struct Entry {
     /// As asked.
     asked: Arc<str>,
-    /// `backend/key`, version included.
+    /// `backend/key`, version included; the configured name of a key of several members.
     reference: String,
     /// Of the public key, `sha256:…`.
     fingerprint: String,
     names: KeyNames,
+    /// Where it is; of several members, that of the first.
     place: Arc<Place>,
-    /// The change of the backend's keys that was the last one when it was opened.
+    /// Its members, where several places hold it.
+    group: Option<Arc<Group>>,
+    /// The change of the backend's keys, or the news of the members, that was the last one when it was opened.
     epoch: u64,
     signer: Arc<dyn Signer>,
     /// What was decided for callers, most recent last.
@@ -53,10 +57,29 @@ impl Entry {
             fingerprint: format!("{:?}", signer.info().public_key.fingerprint()),
             names,
             place,
+            group: None,
             epoch,
             signer,
             decisions: Mutex::default(),
         }
+    }
+
+    /// A key that several places hold. `None` when none of them was opened yet.
+    pub(crate) fn of_group(asked: &str, names: KeyNames, group: &Arc<Group>) -> Option<Self> {
+        let place = group.place()?.clone();
+        let epoch = group.epoch();
+        let signer = compose::failover(group, &place.metrics)?;
+        Some(Self {
+            asked: asked.into(),
+            reference: group.name().to_string(),
+            fingerprint: format!("{:?}", signer.info().public_key.fingerprint()),
+            names,
+            signer,
+            place,
+            group: Some(group.clone()),
+            epoch,
+            decisions: Mutex::default(),
+        })
     }
 
     pub(crate) fn reference(&self) -> &str {
@@ -79,6 +102,20 @@ impl Entry {
         &self.place
     }
 
+    /// Its members, where several places hold it.
+    pub(crate) fn group(&self) -> Option<&Arc<Group>> {
+        self.group.as_ref()
+    }
+
+    /// Where a device waits to be touched, and for which of its keys. Of several members the prompt says which.
+    pub(crate) fn touched(&self, key: &str) -> (Arc<Place>, String) {
+        let found = self.group.as_ref().and_then(|group| {
+            let (backend, key) = key.split_once('/')?;
+            Some((group.place_of(backend)?.clone(), key.to_owned()))
+        });
+        found.unwrap_or_else(|| (self.place.clone(), key.to_owned()))
+    }
+
     /// The key with everything but grants around it.
     pub(crate) fn signer(&self) -> &Arc<dyn Signer> {
         &self.signer
@@ -90,7 +127,7 @@ impl Entry {
 
     /// Whether no key of its backend was changed since it was opened.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.epoch == self.place.epoch()
+        self.epoch == self.group.as_ref().map_or_else(|| self.place.epoch(), |group| group.epoch())
     }
 
     /// The key as a caller may use it; with an empty set of algorithms if not at all.
@@ -102,7 +139,14 @@ impl Entry {
     ) -> Policed {
         let permissions = self.permissions(grants, caller);
         let allowed = permissions.iter().fold(AlgorithmSet::NONE, |set, p| set | p.algorithms);
-        Policed { entry: self.clone(), caller: caller.clone(), allowed, permissions, audit: audit.cloned() }
+        Policed {
+            entry: self.clone(),
+            caller: caller.clone(),
+            allowed,
+            permissions,
+            audit: audit.cloned(),
+            label: None,
+        }
     }
 
     fn permissions(&self, grants: &Grants, caller: &Arc<Identity>) -> Permissions {
@@ -159,10 +203,11 @@ impl KeyTable {
         self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(asked);
     }
 
-    /// Keys of one backend that were used.
+    /// Keys of one backend that were used, apart from those that several places hold.
     pub(crate) fn of(&self, place: &Arc<Place>) -> Vec<Arc<Entry>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.values().filter(|entry| Arc::ptr_eq(&entry.place, place)).cloned().collect()
+        let here = |entry: &&Arc<Entry>| entry.group.is_none() && Arc::ptr_eq(&entry.place, place);
+        entries.values().filter(here).cloned().collect()
     }
 
     /// The right to open a key, for one at a time.

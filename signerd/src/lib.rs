@@ -13,6 +13,7 @@ mod compose;
 mod config;
 mod events;
 mod grants;
+mod group;
 mod hardening;
 mod health;
 mod identity;
@@ -22,6 +23,7 @@ mod logging;
 mod metrics;
 mod metrics_server;
 mod place;
+mod prompts;
 mod run;
 mod server;
 mod service;
@@ -31,7 +33,8 @@ mod state;
 pub use cli::{EXAMPLE, main};
 pub use config::{
     AuditConfig, AuditKeyRef, BackendConfig, BackendKind, Config, DriverTable, Fault, Faults, GrantConfig,
-    Limits, Log, Metrics, Overrides, SecretSource, SoftwareTable, config_file, default_socket, default_state,
+    KeyConfig, Limits, Log, Metrics, Order, Overrides, SecretSource, SoftwareTable, config_file,
+    default_socket, default_state,
 };
 pub use grants::{AlgorithmSet, CallerPattern, Glob, Grants, KeyNames, Operations, denied, explain};
 pub use identity::Identity;

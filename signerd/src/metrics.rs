@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use signer_core::{BackendName, Error, Result};
 
-use crate::{grants::Operations, state::State};
+use crate::{grants::Operations, group::Standing, state::State};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -39,6 +39,12 @@ struct BackendLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberLabels {
+    key: String,
+    member: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KeyLabels {
     key: String,
     outcome: &'static str,
@@ -54,6 +60,9 @@ pub(crate) struct Metrics {
     queue: Family<BackendLabels, Gauge>,
     up: Family<BackendLabels, Gauge>,
     restarts: Family<BackendLabels, Counter>,
+    failovers: Family<BackendLabels, Counter>,
+    members: Option<Family<MemberLabels, Gauge>>,
+    degraded: Gauge,
     /// Connections that are open.
     pub(crate) connections: Gauge,
     /// Connections that were closed at once, because there were too many.
@@ -85,6 +94,9 @@ impl Metrics {
             queue: Family::default(),
             up: Family::default(),
             restarts: Family::default(),
+            failovers: Family::default(),
+            members: key_labels.then(Family::default),
+            degraded: Gauge::default(),
             connections: Gauge::default(),
             refused: Counter::default(),
             memory: Gauge::default(),
@@ -118,6 +130,20 @@ impl Metrics {
             "How often a driver process was started again",
             this.restarts.clone(),
         );
+        registry.register(
+            "failovers",
+            "Signatures that another member of their key made, because this backend failed or was slow",
+            this.failovers.clone(),
+        );
+        registry.register(
+            "keys_degraded",
+            "Keys of several members of which at least one cannot be used",
+            this.degraded.clone(),
+        );
+        if let Some(members) = &this.members {
+            let what = "1 when this member of the key can be used";
+            registry.register("key_member_up", what, members.clone());
+        }
         registry.register("connections", "Connections that are open", this.connections.clone());
         registry.register(
             "connections_refused",
@@ -166,6 +192,12 @@ impl Metrics {
         self.count(backend, operation, signer_core::ErrorKind::Denied.name());
     }
 
+    /// Notes that a key was signed with elsewhere, because this backend did not.
+    pub(crate) fn failed_over(&self, backend: Option<&BackendName>) {
+        let backend = backend.map(ToString::to_string).unwrap_or_default();
+        self.failovers.get_or_create(&BackendLabels { backend }).inc();
+    }
+
     fn count(&self, backend: &BackendName, operation: Operations, outcome: &'static str) {
         let labels = RequestLabels { backend: backend.to_string(), operation: name(operation), outcome };
         self.requests.get_or_create(&labels).inc();
@@ -201,6 +233,7 @@ impl Metrics {
         for family in [&self.in_flight, &self.queue, &self.up] {
             family.clear();
         }
+        self.members.iter().for_each(Family::clear);
         for place in state.places.values() {
             let labels = BackendLabels { backend: place.name().to_string() };
             self.in_flight.get_or_create(&labels).set(gauge(place.in_flight()));
@@ -208,6 +241,18 @@ impl Metrics {
             self.up.get_or_create(&labels).set(i64::from(place.trouble().is_none()));
             self.restarts.get_or_create(&labels).inner().store(place.restarts(), Relaxed);
         }
+        let mut degraded = 0;
+        for group in state.groups.values() {
+            let standings = group.standings();
+            let is_up = |standing: &Standing| matches!(standing, Standing::Ok);
+            degraded += usize::from(!standings.iter().all(|(_, s)| is_up(s)));
+            let Some(members) = &self.members else { continue };
+            for (member, standing) in &standings {
+                let labels = MemberLabels { key: group.name().to_string(), member: (*member).to_owned() };
+                members.get_or_create(&labels).set(i64::from(is_up(standing)));
+            }
+        }
+        self.degraded.set(gauge(degraded));
         let mut buffer = String::new();
         text::encode(&mut buffer, &self.registry)?;
         Ok(buffer)

@@ -10,7 +10,8 @@ use std::{
 };
 
 use signer_core::{
-    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, Pin, Result, UnlockRequest,
+    Ability, Backend, BackendInfo, BackendName, Error, ErrorKind, Event, KeySelector, Pin, PinPrompt, Result,
+    Signer, UnlockRequest,
 };
 use signer_driver::DriverBackend;
 use tokio::sync::Notify;
@@ -19,7 +20,9 @@ use crate::{
     compose,
     config::{BackendConfig, BackendKind, SecretSource},
     events::{Events, What},
+    identity::Identity,
     metrics::Metrics,
+    prompts::Desk,
     start,
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Place {
     info: Mutex<BackendInfo>,
     /// Asks for a health check now.
     pub(crate) wake: Notify,
+    /// Where calls wait for its PIN.
+    pub(crate) desk: Desk,
     events: Events,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -64,7 +69,7 @@ pub(crate) enum Running {
 struct Trouble {
     now: Option<Error>,
     /// The prompt that watchers were told last, so that they are told once.
-    prompt: Option<signer_core::PinPrompt>,
+    prompt: Option<PinPrompt>,
 }
 
 impl Place {
@@ -85,6 +90,7 @@ impl Place {
             trouble: Mutex::new(Trouble { now: Some(starting), prompt: None }),
             info: Mutex::new(info),
             wake: Notify::new(),
+            desk: Desk::default(),
             config,
             settings,
             events,
@@ -156,6 +162,38 @@ impl Place {
         }
     }
 
+    /// Finds a key in the first of these places that has it: also gives the change of that place's keys that was the
+    /// last one before.
+    pub(crate) async fn find(
+        places: &[Arc<Self>],
+        selector: &KeySelector,
+    ) -> Result<(Arc<Self>, u64, Arc<dyn Signer>)> {
+        let mut reason = None;
+        for place in places {
+            let epoch = place.epoch();
+            let opened = match place.backend() {
+                Ok(backend) => backend.open(selector).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(signer) => return Ok((place.clone(), epoch, signer)),
+                Err(error) => {
+                    let error = error.device(place.name());
+                    if error.kind() != ErrorKind::NotFound {
+                        place.failed(&error);
+                        reason.get_or_insert(error);
+                    } else if !matches!(selector, KeySelector::Address(_)) {
+                        reason.get_or_insert(error);
+                    }
+                }
+            }
+        }
+        Err(reason.unwrap_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no backend has a key with this address")
+                .next("`signer keys list` shows the keys that there are")
+        }))
+    }
+
     /// The driver processes, where there are some.
     pub(crate) fn driver(&self) -> Option<Arc<DriverBackend>> {
         match &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
@@ -201,6 +239,52 @@ impl Place {
         }
         self.wake.notify_one();
         result
+    }
+
+    /// Gives it a PIN, as the answer to a request for one if `number` is that of one, and tells those who wait for it how it
+    /// ended.
+    pub(crate) async fn give_pin(
+        self: &Arc<Self>,
+        request: UnlockRequest,
+        number: Option<u64>,
+    ) -> Result<()> {
+        let _turn = self.desk.turn.lock().await;
+        if let Some(number) = number {
+            self.desk.check(number, &request.pin)?;
+        }
+        let pin = request.pin.clone();
+        let result = self.unlock(request).await;
+        let blocked = self.driver().is_some_and(|driver| driver.pin_is_blocked());
+        self.desk.answered(self, &pin, &result, blocked);
+        result
+    }
+
+    /// Has it give up its login, and forget the PIN that a person gave.
+    pub(crate) async fn lock(self: &Arc<Self>) -> Result<()> {
+        let _turn = self.desk.turn.lock().await;
+        if self.waits_for_passphrase() {
+            let locked = Error::new(ErrorKind::PinRequired, "the key files were locked")
+                .device(self.name())
+                .next(format!("signer keys unlock {}", self.name()));
+            let _ = self.started(Err(locked));
+        } else if let Some(driver) = self.driver() {
+            driver.lock().await;
+        } else {
+            return Ability::Unlock.require(None, self.name().as_str());
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// What a PIN is wanted for, as long as a person could help by giving one.
+    pub(crate) fn wanted_pin(&self) -> Option<PinPrompt> {
+        if !self.waits_for_passphrase() {
+            return self.driver()?.wanted_pin();
+        }
+        match &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
+            Running::Down(error) if error.kind() == ErrorKind::PinRequired => Some(PinPrompt::default()),
+            _ => None,
+        }
     }
 
     pub(crate) fn unlocks(&self) -> u64 {
@@ -277,6 +361,11 @@ impl Place {
         self.events.tell(Some(&self.config.name), what);
     }
 
+    /// The same of something that is about the calls of these connections.
+    pub(crate) fn tell_about(&self, what: What, about: Vec<Arc<Identity>>) {
+        self.events.tell_about(Some(&self.config.name), what, about);
+    }
+
     /// The event of its driver or device.
     fn happened(&self, event: Event) {
         match event {
@@ -304,6 +393,11 @@ impl Place {
     /// What is wrong with it; `None` when it is healthy.
     pub(crate) fn trouble(&self) -> Option<Error> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).now.clone()
+    }
+
+    /// Whether its last health check went well.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).now.is_none()
     }
 
     /// Notes how it is, and tells when that is new. Returns whether it was.
@@ -346,6 +440,7 @@ impl Place {
 
     /// Ends its driver processes.
     pub(crate) async fn stop(&self) {
+        self.desk.close(self);
         if let Some(driver) = self.driver() {
             driver.stop().await;
         }

@@ -22,7 +22,6 @@ use crate::{
     events::{Events, What},
     grants::Grants,
     health,
-    keys::KeyTable,
     listen::{Listening, lock_state},
     logging,
     metrics::Metrics,
@@ -35,8 +34,24 @@ use crate::{
 /// Backends that are not up by then are waited for in the background.
 const START: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until it is told to stop. The error is a sentence for people.
-pub(crate) fn run(config: Config, overrides: &Overrides) -> Result<(), String> {
+/// How long the members of a key have at the start to show that they are the same.
+const COMPARE: Duration = Duration::from_secs(5);
+
+/// Why the daemon does not run, as a sentence for people.
+pub(crate) enum Failed {
+    /// The configuration is not what there is: two members of a key are not the same key.
+    Configuration(String),
+    Otherwise(String),
+}
+
+impl From<String> for Failed {
+    fn from(what: String) -> Self {
+        Self::Otherwise(what)
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run(config: Config, overrides: &Overrides) -> Result<(), Failed> {
     logging::start(&config.log);
     crate::hardening::harden();
     // One thread for calls and drivers' links: each more costs wake-ups. Others only for what blocks.
@@ -54,7 +69,7 @@ pub(crate) fn run(config: Config, overrides: &Overrides) -> Result<(), String> {
     result
 }
 
-async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
+async fn daemon(config: Config, overrides: Overrides) -> Result<(), Failed> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -72,6 +87,10 @@ async fn daemon(config: Config, overrides: Overrides) -> Result<(), String> {
     let socket = config.socket.clone();
     let hash = config.text_hash.clone();
     let state = make_state(config, 1, &BTreeMap::new(), audit.as_ref(), &events, &metrics).await;
+    if let Err(what) = compare_members(&state).await {
+        join_all(state.places.values().map(|place| place.stop())).await;
+        return Err(Failed::Configuration(what));
+    }
     let daemon = Daemon::new(state, events, metrics);
     let auditing = match &audit {
         Some(audit) => {
@@ -132,7 +151,7 @@ async fn open_audit(config: &Config) -> Result<Option<Arc<Audit>>, String> {
 }
 
 /// Puts a generation together: backends that are as they were go on, the others are started.
-async fn make_state(
+pub(crate) async fn make_state(
     config: Config,
     generation: u64,
     before: &BTreeMap<BackendName, Arc<Place>>,
@@ -169,7 +188,14 @@ async fn make_state(
         }
     }))
     .await;
-    State { generation, config, grants, places, keys: KeyTable::default(), audit: audit.cloned() }
+    State::new(generation, config, grants, places, audit.cloned())
+}
+
+/// Whether the members of each key are the same key, as far as they can be reached. The error is a sentence for people.
+pub(crate) async fn compare_members(state: &State) -> Result<(), String> {
+    let compared = join_all(state.groups.values().map(|group| group.compare(COMPARE))).await;
+    let wrong: Vec<_> = compared.into_iter().filter_map(Result::err).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
 /// Reads the configuration again. A broken one changes nothing.
@@ -191,10 +217,6 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
                 tracing::warn!("{warning}");
             }
             tell_what_needs_a_restart(&before.config, &config);
-            if let (Some(audit), Some(config)) = (&daemon.audit, &config.audit) {
-                audit.reconfigure(config);
-            }
-            let hash = config.text_hash.clone();
             let state = make_state(
                 config,
                 before.generation + 1,
@@ -204,20 +226,32 @@ async fn reload(daemon: &Arc<Daemon>, overrides: &Overrides, watchers: &mut Watc
                 &daemon.metrics,
             )
             .await;
-            // Before it holds: what comes after this record was decided by it, or by the one before.
-            if let Some(audit) = &daemon.audit
-                && let Err(error) = audit.tell(Event::of_daemon("reload").with_config(&hash)).await
-            {
-                tracing::error!("the new configuration is not in the audit log: {error}");
+            if let Err(what) = compare_members(&state).await {
+                tracing::error!("the configuration is not taken over, the one before goes on: {what}");
+                retire(&state, &before);
+            } else {
+                record_reload(daemon, &state.config).await;
+                daemon.replace(state);
+                watchers.follow(daemon);
+                retire(&before, &daemon.state());
+                daemon.events.tell(None, What::Reloaded);
+                tracing::info!("the configuration is read again: {}", file.display());
             }
-            daemon.replace(state);
-            watchers.follow(daemon);
-            retire(&before, &daemon.state());
-            daemon.events.tell(None, What::Reloaded);
-            tracing::info!("the configuration is read again: {}", file.display());
         }
     }
     notify(&[NotifyState::Ready]);
+}
+
+/// What the audit log has to know of a configuration before it holds: what comes after this record was decided by it, or by
+/// the one before.
+async fn record_reload(daemon: &Daemon, config: &Config) {
+    let Some(audit) = &daemon.audit else { return };
+    if let Some(config) = &config.audit {
+        audit.reconfigure(config);
+    }
+    if let Err(error) = audit.tell(Event::of_daemon("reload").with_config(&config.text_hash)).await {
+        tracing::error!("the new configuration is not in the audit log: {error}");
+    }
 }
 
 fn tell_what_needs_a_restart(before: &Config, now: &Config) {

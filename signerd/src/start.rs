@@ -101,6 +101,7 @@ fn driver_config(config: &BackendConfig, table: &DriverTable, queue: usize) -> R
         spin: table.spin.unwrap_or_else(more_than_one_core),
         queue,
         pin,
+        pin_ttl: table.pin_ttl,
     })
 }
 

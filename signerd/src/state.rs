@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use signer_core::{BackendName, Error, ErrorKind, KeyRef, KeySelector, Result};
+use signer_core::{Address, BackendName, Error, ErrorKind, KeyRef, KeySelector, Result};
 use tokio::sync::watch;
 
 use crate::{
@@ -18,11 +18,13 @@ use crate::{
     config::Config,
     events::Events,
     grants::{Grants, KeyNames, Operations, denied},
+    group::Group,
     health::Board,
     identity::Identity,
     keys::{Entry, KeyTable},
     metrics::Metrics,
     place::Place,
+    prompts::Listeners,
 };
 
 /// The daemon, as far as it outlives reloads.
@@ -30,6 +32,8 @@ pub(crate) struct Daemon {
     state: RwLock<Arc<State>>,
     generation: AtomicU64,
     pub(crate) events: Events,
+    /// Watchers that answer for PIN requests.
+    pub(crate) listeners: Arc<Listeners>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
     /// Where the use of keys is recorded, if it is.
@@ -46,6 +50,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) grants: Grants,
     pub(crate) places: BTreeMap<BackendName, Arc<Place>>,
+    /// Configured keys that several places hold.
+    pub(crate) groups: BTreeMap<BackendName, Arc<Group>>,
     pub(crate) keys: KeyTable,
     /// The daemon's, whatever this configuration says.
     pub(crate) audit: Option<Arc<Audit>>,
@@ -59,6 +65,7 @@ impl Daemon {
             generation: AtomicU64::new(state.generation),
             state: RwLock::new(Arc::new(state)),
             events,
+            listeners: Arc::default(),
             metrics,
             board: Board::default(),
             stopping: watch::Sender::new(false),
@@ -97,6 +104,30 @@ impl Daemon {
 }
 
 impl State {
+    pub(crate) fn new(
+        generation: u64,
+        config: Config,
+        grants: Grants,
+        places: BTreeMap<BackendName, Arc<Place>>,
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
+        let several = config.keys.iter().filter(|(_, key)| key.members.len() > 1);
+        let groups = several.map(|(name, key)| {
+            let group = Group::new(name, key, |member| match member {
+                KeyRef::InBackend { backend, key } => {
+                    (key.clone().into(), places.get(backend).cloned().into_iter().collect())
+                }
+                KeyRef::Address(address) => {
+                    (KeySelector::Address(address.clone()), addressed(&places, address).cloned().collect())
+                }
+                KeyRef::Configured(_) => unreachable!("the configuration has no such members"),
+            });
+            (name.clone(), group)
+        });
+        let groups = groups.collect();
+        Self { generation, config, grants, places, groups, keys: KeyTable::default(), audit }
+    }
+
     /// A key that a caller may sign with.
     pub(crate) async fn signer(&self, caller: &Arc<Identity>, asked: &str) -> Result<Policed> {
         let entry = match self.keys.fresh(asked) {
@@ -161,6 +192,11 @@ impl State {
             let entry = self.key(caller, operation, asked).await?;
             return Ok((entry.place().clone(), entry.info().name.clone().into()));
         }
+        if let KeyRef::Configured(name) = &reference
+            && let Some(group) = self.groups.get(name)
+        {
+            return Err(group.unchangeable());
+        }
         match self.resolved(&reference)? {
             KeyRef::InBackend { backend, key } => Ok((self.place(&backend)?, key.into())),
             KeyRef::Address(_) => {
@@ -211,46 +247,27 @@ impl State {
         reference: &KeyRef,
         names: &KeyNames,
     ) -> Result<Entry> {
+        if let KeyRef::Configured(name) = reference
+            && let Some(group) = self.groups.get(name)
+        {
+            group.open_any().await?;
+            let entry = Entry::of_group(asked, names.clone(), group);
+            return entry.ok_or_else(|| Error::internal("a member was opened, and is not known"));
+        }
         let (places, selector) = match self.resolved(reference)? {
             KeyRef::InBackend { backend, key } => (vec![self.place(&backend)?], key.into()),
             KeyRef::Address(address) => {
-                let kind = address.backend_kind();
-                let places = self.places.values().filter(|p| {
-                    let open =
-                        within.is_none_or(|(caller, op)| self.grants.allow_backend(caller, op, p.name()));
-                    open && [kind, "driver"].contains(&p.kind())
-                });
-                (places.cloned().collect(), KeySelector::Address(address))
+                let open = |p: &&Arc<Place>| {
+                    within.is_none_or(|(caller, op)| self.grants.allow_backend(caller, op, p.name()))
+                };
+                let places = addressed(&self.places, &address).filter(open).cloned().collect();
+                (places, KeySelector::Address(address))
             }
             KeyRef::Configured(name) => return Err(no_such_name(&name)),
         };
-        let mut reason = None;
-        for place in places {
-            let epoch = place.epoch();
-            let opened = match place.backend() {
-                Ok(backend) => backend.open(&selector).await,
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(signer) => {
-                    let names = names.clone().and(self.grants.names(place.name(), &signer.info().name));
-                    return Ok(Entry::new(asked, names, place, epoch, signer));
-                }
-                Err(error) => {
-                    let error = error.device(place.name());
-                    if error.kind() != ErrorKind::NotFound {
-                        place.failed(&error);
-                        reason.get_or_insert(error);
-                    } else if !matches!(selector, KeySelector::Address(_)) {
-                        reason.get_or_insert(error);
-                    }
-                }
-            }
-        }
-        Err(reason.unwrap_or_else(|| {
-            Error::new(ErrorKind::NotFound, "no backend has a key with this address")
-                .next("`signer keys list` shows the keys that there are")
-        }))
+        let (place, epoch, signer) = Place::find(&places, &selector).await?;
+        let names = names.clone().and(self.grants.names(place.name(), &signer.info().name));
+        Ok(Entry::new(asked, names, place, epoch, signer))
     }
 
     /// Opens a configured key, for its health alone.
@@ -299,12 +316,32 @@ impl State {
         }
     }
 
-    /// What a configured name stands for; anything else stands for itself.
+    /// What a configured name of one member stands for; anything else stands for itself.
     fn resolved(&self, reference: &KeyRef) -> Result<KeyRef> {
         match reference {
-            KeyRef::Configured(name) => self.config.keys.get(name).cloned().ok_or_else(|| no_such_name(name)),
+            KeyRef::Configured(name) => {
+                let key = self.config.keys.get(name).and_then(|key| key.members.first());
+                key.cloned().ok_or_else(|| no_such_name(name))
+            }
             other => Ok(other.clone()),
         }
+    }
+
+    /// The backend that lacks its PIN, when a call of this kind with this key has failed for that.
+    pub(crate) fn waiting_for_pin(
+        &self,
+        caller: &Identity,
+        operation: Operations,
+        asked: &str,
+    ) -> Option<Arc<Place>> {
+        let reference = self.resolved(&asked.parse().ok()?).ok()?;
+        if let KeyRef::InBackend { backend, .. } = &reference {
+            return self.places.get(backend).cloned();
+        }
+        // An address may be in any of them.
+        let mut places =
+            self.places.values().filter(|p| self.grants.allow_backend(caller, operation, p.name()));
+        places.find(|place| place.wanted_pin().is_some()).cloned()
     }
 
     /// A backend by its name.
@@ -333,6 +370,15 @@ impl State {
         tracing::info!(%caller, key = asked, operation = operation.name(), "denied");
         denied(&caller, operation, asked, None)
     }
+}
+
+/// The places that a key with such an address may be in.
+fn addressed<'a>(
+    places: &'a BTreeMap<BackendName, Arc<Place>>,
+    address: &Address,
+) -> impl Iterator<Item = &'a Arc<Place>> {
+    let kind = address.backend_kind();
+    places.values().filter(move |p| [kind, "driver"].contains(&p.kind()))
 }
 
 fn no_such_name(name: &BackendName) -> Error {

@@ -8,6 +8,7 @@ use aws_sdk_kms::{
     error::{ProvideErrorMetadata, SdkError},
 };
 use signer_core::{Error, ErrorKind};
+use signer_remote::{Again, Failure};
 
 /// What was asked of the service, in the words of its policies.
 #[derive(Clone, Copy, Debug)]
@@ -20,30 +21,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) repeatable: bool,
 }
 
-/// What went wrong, and whether asking again makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) error: Error,
-    pub(crate) again: Again,
-}
-
-/// Whether asking again makes sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Again {
-    /// It does not.
-    No,
-    /// A few times, soon: the trouble may have been of a moment.
-    Soon,
-    /// Until the deadline: the service asks for fewer requests, and may say for how long.
-    Throttled(Option<Duration>),
-}
-
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long to wait where the service does not say.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Characters of the service's own words that are repeated.
 const MAX_TEXT: usize = 300;
 
 /// What the SDK says, in the words of this house.
-pub(crate) fn of_sdk<E>(asked: Asked<'_>, error: &SdkError<E, HttpResponse>) -> Fault
+pub(crate) fn of_sdk<E>(asked: Asked<'_>, error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
@@ -53,18 +37,17 @@ where
             let retry_after = said.raw().headers().get("retry-after").and_then(|v| v.parse().ok());
             let (code, message) = (said.err().code(), said.err().message());
             if said.raw().status().is_success() {
-                return of_nonsense(status).for_change(asked, true);
+                return of_nonsense(status);
             }
             of_answer(asked, status, code, message, retry_after.map(Duration::from_secs))
         }
-        SdkError::ResponseError(said) => of_nonsense(said.raw().status().as_u16()).for_change(asked, true),
-        SdkError::TimeoutError(_) => of_silence(asked, None),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => of_silence(asked, None),
-        SdkError::ConstructionFailure(_) => Fault {
-            error: Error::bad_request("the request cannot be written").vendor(innermost(error)),
-            again: Again::No,
-        },
-        _ => of_transport(asked, error),
+        SdkError::ResponseError(said) => of_nonsense(said.raw().status().as_u16()),
+        SdkError::TimeoutError(_) => of_silence(),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => of_silence(),
+        SdkError::ConstructionFailure(_) => {
+            Failure::never(Error::bad_request("the request cannot be written").vendor(innermost(error)))
+        }
+        _ => of_transport(error),
     }
 }
 
@@ -75,11 +58,11 @@ pub(crate) fn of_answer(
     code: Option<&str>,
     message: Option<&str>,
     retry_after: Option<Duration>,
-) -> Fault {
+) -> Failure {
     let words = message.unwrap_or_default();
     let lower = words.to_ascii_lowercase();
     let has = |w: &str| lower.contains(w);
-    let gone = |what: &str| (Error::new(ErrorKind::DeviceGone, what), Again::Soon);
+    let gone = |what: &str| (Error::new(ErrorKind::DeviceGone, what), Again::Few);
     let denied = |what: &str| Error::new(ErrorKind::Denied, what);
     // Some codes come with the name of their service before a `#`.
     let name = code.map_or("", |c| c.rsplit('#').next().unwrap_or(c));
@@ -102,30 +85,30 @@ pub(crate) fn of_answer(
                 "AWS KMS asks for fewer requests (request quota)",
             )
             .next("try again later, or raise the account's quota of KMS requests"),
-            Again::Throttled(retry_after),
+            Again::Patiently,
         ),
-        ("NotFound", _) => (no_key(), Again::No),
+        ("NotFound", _) => (no_key(), Again::Never),
         ("AlreadyExists", _) => (
             Error::new(ErrorKind::AlreadyExists, "there is a key of that name already")
                 .next("choose another name"),
-            Again::No,
+            Again::Never,
         ),
-        ("Disabled", _) => (disabled(asked.on), Again::No),
+        ("Disabled", _) => (disabled(asked.on), Again::Never),
         ("KMSInvalidState", _) if has("pending deletion") || has("pendingdeletion") => {
-            (pending_deletion(asked.on, None), Again::No)
+            (pending_deletion(asked.on, None), Again::Never)
         }
         ("KMSInvalidState", _) if has("pending import") => (
             Error::new(ErrorKind::NotFound, "the key has no key material yet (pending import)")
                 .next("import its material: aws kms import-key-material"),
-            Again::No,
+            Again::Never,
         ),
-        ("KMSInvalidState", _) if has("disabled") => (disabled(asked.on), Again::No),
+        ("KMSInvalidState", _) if has("disabled") => (disabled(asked.on), Again::Never),
         ("KMSInvalidState", _) => (
             Error::new(
                 ErrorKind::Busy { retry_after: RETRY_AFTER },
                 "the key is in a state in which it does not do this",
             ),
-            Again::No,
+            Again::Never,
         ),
         ("AccessDenied" | "UnauthorizedOperation" | "NotAuthorized", _) => (
             denied(&format!(
@@ -133,20 +116,20 @@ pub(crate) fn of_answer(
                 asked.action, asked.on
             ))
             .next(format!("allow kms:{} in the identity's policy and in the key's policy", asked.action)),
-            Again::No,
+            Again::Never,
         ),
         ("RequestExpired" | "RequestTimeTooSkewed" | "InvalidSignature" | "SignatureDoesNotMatch", _)
             if has("expired") || has("not yet") || has("skew") || has("clock") =>
         {
             (
                 denied("AWS does not accept the time of the requests").next("set this machine's clock (NTP)"),
-                Again::Soon,
+                Again::Few,
             )
         }
         ("ExpiredToken" | "TokenRefreshRequired" | "RequestExpired", _) => (
             denied("the AWS credentials have expired")
                 .next("renew them (aws sso login), or configure credentials that renew themselves"),
-            Again::Soon,
+            Again::Few,
         ),
         (
             "UnrecognizedClient"
@@ -161,19 +144,19 @@ pub(crate) fn of_answer(
             _,
         ) => (
             denied("AWS does not accept the credentials").next("check them: aws sts get-caller-identity"),
-            Again::No,
+            Again::Never,
         ),
         ("LimitExceeded", _) => (
             denied("a quota of this AWS account is used up")
                 .next("delete what is not needed, or raise the quota"),
-            Again::No,
+            Again::Never,
         ),
         ("UnsupportedOperation" | "InvalidKeyUsage", _) => (
             Error::new(
                 ErrorKind::Unsupported,
                 "AWS KMS does not do that with this key, or not in this region",
             ),
-            Again::No,
+            Again::Never,
         ),
         (
             "KeyUnavailable"
@@ -194,41 +177,43 @@ pub(crate) fn of_answer(
             | "InternalServiceError",
             _,
         )
-        | (_, 500..=599) => (Error::internal("AWS KMS failed with an error of its own"), Again::Soon),
+        | (_, 500..=599) => (Error::internal("AWS KMS failed with an error of its own"), Again::Few),
         ("Conflict", _) | (_, 409) => (
             Error::new(ErrorKind::Busy { retry_after: RETRY_AFTER }, "another change is under way"),
-            Again::Soon,
+            Again::Few,
         ),
-        (_, 403) => (denied(&format!("AWS does not permit kms:{} on {}", asked.action, asked.on)), Again::No),
+        (_, 403) => {
+            (denied(&format!("AWS does not permit kms:{} on {}", asked.action, asked.on)), Again::Never)
+        }
         (_, 404) => (
             Error::new(ErrorKind::DeviceGone, "the endpoint does not serve AWS KMS")
                 .next("check endpoint and region"),
-            Again::No,
+            Again::Never,
         ),
         (_, 300..=399) => (
             Error::new(ErrorKind::DeviceGone, "the endpoint sends its clients elsewhere")
                 .next("check endpoint and region"),
-            Again::No,
+            Again::Never,
         ),
-        _ => (Error::bad_request("AWS KMS refuses the request"), Again::No),
+        _ => (Error::bad_request("AWS KMS refuses the request"), Again::Never),
     };
     let said = match (name, words) {
         ("", _) => format!("HTTP {status}"),
         (name, "") => name.to_owned(),
         (name, words) => format!("{name}: {}", short(words)),
     };
-    Fault { error: error.vendor(said), again }.for_change(asked, status >= 500)
+    Failure { error: error.vendor(said), again, lost: status >= 500 }
 }
 
 /// A body that is not what the service answers with.
-fn of_nonsense(status: u16) -> Fault {
+fn of_nonsense(status: u16) -> Failure {
     let (error, again) = if (500..600).contains(&status) {
-        (Error::new(ErrorKind::DeviceGone, "AWS KMS cannot serve requests now"), Again::Soon)
+        (Error::new(ErrorKind::DeviceGone, "AWS KMS cannot serve requests now"), Again::Few)
     } else {
         let error = Error::internal("AWS KMS gave an answer that is not the JSON that belongs here");
-        (error.next("check that nothing stands between that changes answers"), Again::No)
+        (error.next("check that nothing stands between that changes answers"), Again::Never)
     };
-    Fault { error: error.vendor(format!("HTTP {status}")), again }
+    Failure { error: error.vendor(format!("HTTP {status}")), again, lost: true }
 }
 
 /// An answer of success that lacks what it must have, or has what it must not.
@@ -237,13 +222,13 @@ pub(crate) fn of_lie(what: impl Into<String>) -> Error {
 }
 
 /// No answer at all.
-fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
+fn of_transport(error: &(dyn StdError + 'static)) -> Failure {
     let mut cause = Some(error);
     // Where nothing says that there was no connection, the request may have arrived.
     let mut connecting = false;
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
-            return Fault { error: of_credentials(error), again: Again::No };
+            return Failure::never(of_credentials(error));
         }
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             connecting = error.is_connect();
@@ -268,7 +253,7 @@ fn of_transport(asked: Asked<'_>, error: &(dyn StdError + 'static)) -> Fault {
     } else if certificate {
         error = error.next("set ca_file to the certificate authority of the endpoint");
     }
-    Fault { error: error.vendor(said), again: Again::Soon }.for_change(asked, !connecting)
+    Failure { error: error.vendor(said), again: Again::Few, lost: !connecting }
 }
 
 /// Credentials that cannot be had.
@@ -285,28 +270,15 @@ pub(crate) fn of_credentials(error: &CredentialsError) -> Error {
         .next("set profile, or give the daemon AWS_PROFILE, AWS_ACCESS_KEY_ID and so on: aws sts get-caller-identity shows what is found")
 }
 
-/// No answer in time.
-pub(crate) fn of_silence(asked: Asked<'_>, after: Option<Duration>) -> Fault {
-    let how_long = after.map_or_else(|| "in time".to_owned(), |d| format!("within {:.1} s", d.as_secs_f32()));
-    let error = Error::new(ErrorKind::DeviceGone, format!("AWS KMS gave no whole answer {how_long}"));
-    // A service that hangs is not asked a second time: the caller is to know soon.
-    Fault { error, again: Again::No }.for_change(asked, true)
+/// No answer in time. A service that hangs is not asked a second time: the caller is to know soon.
+fn of_silence() -> Failure {
+    Failure::never(Error::new(ErrorKind::DeviceGone, "AWS KMS gave no whole answer in time")).lost()
 }
 
 /// The caller's deadline came first.
 pub(crate) fn of_deadline() -> Error {
     Error::new(ErrorKind::TimedOut, "there was no answer before the deadline")
         .next("try again, or allow more time")
-}
-
-impl Fault {
-    /// A change that may have been made is neither repeated nor called harmless.
-    fn for_change(self, asked: Asked<'_>, perhaps_done: bool) -> Self {
-        match (asked.repeatable, perhaps_done) {
-            (false, true) => Self { error: self.error.may_have_happened(), again: Again::No },
-            _ => self,
-        }
-    }
 }
 
 pub(crate) fn no_key() -> Error {
@@ -346,38 +318,36 @@ mod tests {
         let busy = ErrorKind::Busy { retry_after: RETRY_AFTER };
         let throttled = ErrorKind::Throttled { retry_after: RETRY_AFTER };
         for (status, code, message, kind, again) in [
-            (400, "RequestLimitExceeded", "", throttled, Again::Throttled(None)),
-            (429, "", "", throttled, Again::Throttled(None)),
-            (400, "com.amazonaws.kms#ThrottlingException", "", throttled, Again::Throttled(None)),
-            (400, "LimitExceededException", "", ErrorKind::Denied, Again::No),
-            (400, "KMSInvalidStateException", "k is pending import.", ErrorKind::NotFound, Again::No),
-            (400, "KMSInvalidStateException", "k is disabled.", ErrorKind::Denied, Again::No),
-            (400, "KMSInvalidStateException", "k is Creating.", busy, Again::No),
-            (400, "InvalidKeyUsageException", "", ErrorKind::Unsupported, Again::No),
+            (400, "RequestLimitExceeded", "", throttled, Again::Patiently),
+            (429, "", "", throttled, Again::Patiently),
+            (400, "com.amazonaws.kms#ThrottlingException", "", throttled, Again::Patiently),
+            (400, "LimitExceededException", "", ErrorKind::Denied, Again::Never),
+            (400, "KMSInvalidStateException", "k is pending import.", ErrorKind::NotFound, Again::Never),
+            (400, "KMSInvalidStateException", "k is disabled.", ErrorKind::Denied, Again::Never),
+            (400, "KMSInvalidStateException", "k is Creating.", busy, Again::Never),
+            (400, "InvalidKeyUsageException", "", ErrorKind::Unsupported, Again::Never),
             (
                 400,
                 "InvalidSignatureException",
                 "Signature expired: 1 is earlier",
                 ErrorKind::Denied,
-                Again::Soon,
+                Again::Few,
             ),
-            (400, "InvalidSignatureException", "does not match", ErrorKind::Denied, Again::No),
-            (400, "UnrecognizedClientException", "", ErrorKind::Denied, Again::No),
-            (403, "", "", ErrorKind::Denied, Again::No),
-            (404, "", "", ErrorKind::DeviceGone, Again::No),
-            (500, "KeyUnavailableException", "", ErrorKind::DeviceGone, Again::Soon),
-            (503, "DependencyTimeoutException", "", ErrorKind::DeviceGone, Again::Soon),
-            (301, "", "", ErrorKind::DeviceGone, Again::No),
-            (418, "", "", ErrorKind::BadRequest, Again::No),
+            (400, "InvalidSignatureException", "does not match", ErrorKind::Denied, Again::Never),
+            (400, "UnrecognizedClientException", "", ErrorKind::Denied, Again::Never),
+            (403, "", "", ErrorKind::Denied, Again::Never),
+            (404, "", "", ErrorKind::DeviceGone, Again::Never),
+            (500, "KeyUnavailableException", "", ErrorKind::DeviceGone, Again::Few),
+            (503, "DependencyTimeoutException", "", ErrorKind::DeviceGone, Again::Few),
+            (301, "", "", ErrorKind::DeviceGone, Again::Never),
+            (418, "", "", ErrorKind::BadRequest, Again::Never),
         ] {
             let asked = Asked { action: "Sign", on: "k", repeatable: true };
             let code = Some(code).filter(|c| !c.is_empty());
             let fault = of_answer(asked, status, code, Some(message), None);
             assert_eq!((fault.error.kind(), fault.again), (kind, again), "{code:?} {message}");
-            // A change is not asked for again where it may have been made.
-            let change = of_answer(Asked { repeatable: false, ..asked }, status, code, Some(message), None);
-            assert_eq!(change.error.is_uncertain(), status >= 500, "{code:?}");
-            assert!(status < 500 || change.again == Again::No, "{code:?}");
+            // What may have been done is not asked for again where it is a change.
+            assert_eq!(fault.lost, status >= 500, "{code:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use signer_core::{Error, ErrorKind, PublicKey, Result};
+use signer_remote::Memory;
 
 use crate::{
     client::Client,
@@ -25,16 +26,14 @@ pub(crate) struct Shared {
     /// After so long a public key is asked for again.
     pub(crate) lifetime: Duration,
     pub(crate) lacks: Lacks,
-    /// By key id, with the time of the answer.
-    public_keys: Mutex<HashMap<String, (Instant, PublicKey)>>,
+    /// By key id.
+    public_keys: Memory<PublicKey>,
     /// Aliases that were just made: the service may not know them everywhere yet.
     young: Mutex<HashMap<String, Instant>>,
     /// Counts the deletions.
     deletions: AtomicU64,
 }
 
-/// So many public keys are kept; after that the table begins anew.
-const MAX_KEYS: usize = 8192;
 /// For so long a new key may be unknown here and there.
 const YOUTH: Duration = Duration::from_secs(30);
 const YOUNG_PAUSE: Duration = Duration::from_millis(200);
@@ -46,7 +45,7 @@ impl Shared {
             client,
             lifetime,
             lacks,
-            public_keys: Mutex::default(),
+            public_keys: Memory::new(lifetime),
             young: Mutex::default(),
             deletions: AtomicU64::new(0),
         }
@@ -77,11 +76,10 @@ impl Shared {
 
     /// The public key, from the service or from not too long ago.
     pub(crate) async fn public_key(&self, key: &KmsKey) -> Result<PublicKey> {
-        let kept = self.public_keys().get(&key.id).cloned();
-        if let Some((_, public_key)) = kept.filter(|(at, _)| at.elapsed() < self.lifetime) {
-            return Ok(public_key);
+        match self.public_keys.recall(&key.id) {
+            Some(public_key) => Ok(public_key),
+            None => self.fetch_public_key(key).await,
         }
-        self.fetch_public_key(key).await
     }
 
     /// The public key, from the service.
@@ -101,11 +99,7 @@ impl Shared {
                 key.key_type
             )));
         }
-        let mut keys = self.public_keys();
-        if keys.len() >= MAX_KEYS {
-            keys.clear();
-        }
-        keys.insert(key.id.clone(), (Instant::now(), public_key.clone()));
+        self.public_keys.remember(&key.id, public_key.clone());
         Ok(public_key)
     }
 
@@ -119,7 +113,7 @@ impl Shared {
     /// A key was deleted, with its aliases.
     pub(crate) fn deleted<'a>(&self, key_id: &str, aliases: impl IntoIterator<Item = &'a String>) {
         self.deletions.fetch_add(1, Ordering::SeqCst);
-        self.public_keys().remove(key_id);
+        self.public_keys.forget(key_id);
         let mut young = self.young();
         for alias in aliases {
             young.remove(alias);
@@ -139,10 +133,6 @@ impl Shared {
 
     fn is_young(&self, alias: &str) -> bool {
         self.young().get(alias).is_some_and(|at| at.elapsed() < YOUTH)
-    }
-
-    fn public_keys(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, PublicKey)>> {
-        self.public_keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn young(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {

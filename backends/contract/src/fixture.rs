@@ -140,7 +140,7 @@ impl Profile {
     }
 
     /// Kinds of keys that are there by generation or import.
-    pub(crate) fn types(&self) -> Vec<KeyType> {
+    pub fn types(&self) -> Vec<KeyType> {
         KeyType::ALL.into_iter().filter(|t| self.generates.contains(t) || self.imports.contains(t)).collect()
     }
 }

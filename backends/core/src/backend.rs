@@ -284,6 +284,12 @@ pub trait Attest: Send + Sync {
 pub trait Unlock: Send + Sync {
     /// Gives a PIN and logs in with it at once, once. The PIN is kept for later logins, replacing the configured one.
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>>;
+
+    /// Gives up the login that a PIN has opened: the next piece of work that needs one asks for it. What is under way ends
+    /// as it would have. `Unsupported` where only a new process does that.
+    fn lock(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("give up a login", "this backend"))))
+    }
 }
 
 /// A PIN that somebody gave.
@@ -321,6 +327,8 @@ pub enum Event {
         caller: String,
         /// What is to be signed, in words.
         purpose: String,
+        /// What the caller says it is: a file's name. Nobody has checked it.
+        label: Option<String>,
     },
     /// Nobody need touch the device for this key any more.
     TouchEnded {

@@ -21,6 +21,7 @@ mod public_key;
 mod signature;
 mod signer;
 mod touch;
+mod utc;
 
 pub use address::{
     Address, AwsKmsAddress, AzureKmsAddress, GcpKmsAddress, HashiVaultAddress, PivAddress, Pkcs11Uri,
@@ -41,6 +42,7 @@ pub use public_key::PublicKey;
 pub use signature::Signature;
 pub use signer::{Input, KeyInfo, KeyOrigin, SignRequest, Signer};
 pub use touch::{TouchListener, TouchPrompt};
+pub use utc::utc;
 
 /// What every asynchronous method of the traits returns: no runtime is assumed.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,8 +1,12 @@
 //! Public keys: read, written and used to verify.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
 
-use aws_lc_rs::signature::{self as lc, UnparsedPublicKey, VerificationAlgorithm};
+use aws_lc_rs::signature::{self as lc, ParsedPublicKey, VerificationAlgorithm};
 use const_oid::{ObjectIdentifier, db};
 use der::{
     Decode, Encode,
@@ -20,6 +24,25 @@ pub struct PublicKey {
     spki: Vec<u8>,
     /// Where in `spki` the key's own bytes begin: an EC point, a `RSAPublicKey`, raw bytes.
     key_start: usize,
+    parsed: Parsed,
+}
+
+/// The key as the library verifies with it: making it is work that every verification would otherwise do again. Made
+/// when it is first needed, for that algorithm: a key seldom has a second one. Clones share it.
+#[derive(Clone, Default)]
+struct Parsed(Arc<OnceLock<(SignatureAlgorithm, ParsedPublicKey)>>);
+
+/// It says nothing that the key does not.
+impl PartialEq for Parsed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Parsed {}
+
+impl Hash for Parsed {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// RFC 8017 appendix A.1.1.
@@ -38,9 +61,13 @@ impl PublicKey {
         let parsed = SubjectPublicKeyInfoRef::from_der(spki).map_err(malformed)?;
         let key = parsed.subject_public_key.as_bytes().unwrap_or_default();
         let key_type = Self::kind(&parsed.algorithm, key)?;
-        let this = Self { key_type, spki: spki.to_vec(), key_start: spki.len() - key.len() };
-        UnparsedPublicKey::new(this.verification(key_type.default_algorithm()), key)
-            .parse()
+        let this = Self {
+            key_type,
+            spki: spki.to_vec(),
+            key_start: spki.len() - key.len(),
+            parsed: Parsed::default(),
+        };
+        ParsedPublicKey::new(this.verification(key_type.default_algorithm()), key)
             .map_err(|_| Error::bad_request(format!("this is not a valid {key_type} public key")))?;
         Ok(this)
     }
@@ -183,10 +210,10 @@ impl PublicKey {
                 verify_ed25519ph(key, &digest, signature)
             }
             (Some(digest), _) => digest.to_aws_lc().is_some_and(|d| {
-                UnparsedPublicKey::new(self.verification(algorithm), key).verify_digest(&d, signature).is_ok()
+                self.verifies(algorithm, |key| key.verify_digest_sig(&d, signature).is_ok())
             }),
             (None, Input::Message(message)) => {
-                UnparsedPublicKey::new(self.verification(algorithm), key).verify(message, signature).is_ok()
+                self.verifies(algorithm, |key| key.verify_sig(message, signature).is_ok())
             }
             (None, Input::Digest(_)) => false,
         };
@@ -194,6 +221,20 @@ impl PublicKey {
             return Ok(());
         }
         Err(Error::new(crate::ErrorKind::Denied, format!("the {algorithm} signature does not verify")))
+    }
+
+    /// What the parsed key says.
+    fn verifies(&self, algorithm: SignatureAlgorithm, says: impl Fn(&ParsedPublicKey) -> bool) -> bool {
+        let parse = || ParsedPublicKey::new(self.verification(algorithm), self.key_bytes());
+        match self.parsed.0.get() {
+            Some((for_algorithm, key)) if *for_algorithm == algorithm => says(key),
+            _ => parse().is_ok_and(|key| {
+                let good = says(&key);
+                // Another thread, or another algorithm, may have been first.
+                let _ = self.parsed.0.set((algorithm, key));
+                good
+            }),
+        }
     }
 
     fn verification(&self, algorithm: SignatureAlgorithm) -> &'static dyn VerificationAlgorithm {
@@ -260,6 +301,30 @@ mod tests {
         let mut point = vec![4];
         point.extend([1; 64]);
         assert!(PublicKey::from_ec_point(KeyType::EcdsaP256, &point).is_err());
+    }
+
+    #[test]
+    fn what_was_parsed_for_one_algorithm_is_not_used_for_another() {
+        use aws_lc_rs::{rand::SystemRandom, rsa::KeySize, signature::KeyPair};
+        let pair = lc::RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let key = PublicKey::from_rsa_der(pair.public_key().as_ref()).unwrap();
+        let sign = |padding| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(padding, &SystemRandom::new(), b"m", &mut signature).unwrap();
+            signature
+        };
+        let (pkcs1, pss) = (sign(&lc::RSA_PKCS1_SHA256), sign(&lc::RSA_PSS_SHA256));
+        let input = Input::Message(b"m".to_vec().into());
+        let (v15, v21) = (
+            SignatureAlgorithm::RsaPkcs1(HashAlgorithm::Sha256),
+            SignatureAlgorithm::RsaPss(HashAlgorithm::Sha256),
+        );
+        for _ in 0..2 {
+            key.verify(v15, &input, &pkcs1).unwrap();
+            key.clone().verify(v21, &input, &pss).unwrap();
+            assert!(key.verify(v15, &input, &pss).is_err());
+            assert!(key.verify(v21, &input, &pkcs1).is_err());
+        }
     }
 
     proptest! {

@@ -30,6 +30,7 @@ async fn main() {
         spin: std::env::var("SPIN").is_ok(),
         queue: 4096,
         pin: Some(pin),
+        pin_ttl: None,
     };
     let backend = DriverBackend::start(config).await.expect("the driver starts");
     let signer = backend.open(&args[3].parse().expect("a key")).await.expect("the key is there");

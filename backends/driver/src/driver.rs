@@ -13,6 +13,7 @@ use std::{
 };
 
 use signer_core::{Ability, Backend, Error, Event, PinSource, Result, Signer};
+use zeroize::Zeroize;
 
 use crate::{PROTOCOL_VERSION, convert, frame, pb};
 
@@ -193,10 +194,12 @@ impl Link {
         };
         inbox.push(&buffer[..n]);
         let before = waiting.len();
+        let mut secret = false;
         loop {
             match inbox.next::<pb::ToDriver>() {
                 Ok(Some(message)) => match message.body {
                     Some(pb::to_driver::Body::PinLease(lease)) => {
+                        secret = true;
                         lock(&self.leases).insert(lease.lease, lease);
                         self.lease_arrived.notify_all();
                     }
@@ -211,6 +214,10 @@ impl Link {
                     return None;
                 }
             }
+        }
+        if secret {
+            buffer[..n].zeroize();
+            inbox.wipe();
         }
         *batch = waiting.len() - before;
         Some(())

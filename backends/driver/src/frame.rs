@@ -52,6 +52,13 @@ impl Inbox {
         Ok(Some(message))
     }
 
+    /// Overwrites what was taken out: there was a secret in it.
+    pub(crate) fn wipe(&mut self) {
+        self.bytes[..self.start].fill(0);
+        self.bytes.spare_capacity_mut().fill(std::mem::MaybeUninit::new(0));
+        std::hint::black_box(&mut self.bytes);
+    }
+
     /// Moves an unfinished frame to the front, and gives memory back after a large one.
     fn compact(&mut self) {
         if self.start > 0 {

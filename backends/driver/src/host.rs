@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -12,8 +12,10 @@ use std::{
 use signer_core::{
     Ability, Attest, Backend, BackendInfo, BoxFuture, Delete, Error, ErrorKind, Event, EventSink, Evidence,
     Generate, GenerateRequest, Import, ImportRequest, KeyInfo, KeyName, KeyPage, KeySelector, ListRequest,
-    Pin, Result, Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
+    Pin, PinPrompt, Result, Rotate, Signer, StoreCertificate, Unlock, UnlockRequest, Watch,
 };
+
+use tokio::task::AbortHandle;
 
 use crate::{
     convert,
@@ -24,6 +26,7 @@ mod key;
 mod link;
 mod pins;
 mod process;
+mod sealed;
 mod slot;
 
 use key::DriverKey;
@@ -57,6 +60,8 @@ pub struct DriverConfig {
     pub queue: usize,
     /// Where the PIN comes from.
     pub pin: Option<PinLoader>,
+    /// How long a PIN that a person gave is kept after it served last; `None` for as long as the daemon runs.
+    pub pin_ttl: Option<Duration>,
 }
 
 /// A driver that worked on something for so long without a word hangs, and is killed.
@@ -77,8 +82,17 @@ const PACK_NS: u64 = 720_000;
 /// What a signature is thought to cost before one was measured.
 const FIRST_GUESS_NS: u32 = 50_000;
 
+/// A PIN's time is looked at so often: the machine may have slept, and then the timer has not gone on.
+const NAP: Duration = Duration::from_secs(20);
+/// So soon after its time a PIN is forgotten.
+const SOON: Duration = Duration::from_millis(10);
+
 /// A backend that runs in driver processes.
-pub struct DriverBackend(Arc<Shared>);
+pub struct DriverBackend {
+    shared: Arc<Shared>,
+    /// Sees to it that PINs are forgotten in time.
+    forgetting: AbortHandle,
+}
 
 /// What the backend, its keys and its processes share.
 struct Shared {
@@ -110,13 +124,14 @@ impl DriverBackend {
     pub async fn start(config: DriverConfig) -> Result<Arc<Self>> {
         let sinks = Arc::new(Sinks::default());
         let restarts = Arc::new(AtomicU64::new(0));
-        let vault = Arc::new(Vault::new(config.backend.clone(), config.pin.clone(), sinks.clone()));
+        let (loader, ttl) = (config.pin.clone(), config.pin_ttl);
+        let vault = Arc::new(Vault::new(config.backend.clone(), loader, ttl, sinks.clone()));
         let starting = Arc::new(tokio::sync::Mutex::new(()));
         let slots: Vec<_> = (0..config.processes.max(1))
             .map(|_| Slot::new(&config, &vault, &sinks, &restarts, &starting))
             .collect();
         let abilities = slots[0].start_now().await?;
-        Ok(Arc::new(Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             config,
             slots,
             vault,
@@ -125,39 +140,83 @@ impl DriverBackend {
             queued: AtomicUsize::new(0),
             restarts,
             sinks,
-        }))))
+        });
+        let forgetting = tokio::spawn(forget_in_time(Arc::downgrade(&shared))).abort_handle();
+        Ok(Arc::new(Self { shared, forgetting }))
+    }
+
+    /// What the PIN was wanted for when it was asked for last, as long as a person could help by giving one: `None` when
+    /// none was needed, when it is there, and when what is wrong is the configured one.
+    pub fn wanted_pin(&self) -> Option<PinPrompt> {
+        self.shared.vault.wanted()
+    }
+
+    /// Whether the device takes no PIN any more.
+    pub fn pin_is_blocked(&self) -> bool {
+        self.shared.vault.is_blocked()
+    }
+
+    /// Forgets the PIN that a person gave, and locks the device.
+    pub async fn lock(&self) {
+        self.shared.vault.forget("as somebody has asked for".to_owned());
+        if self.shared.vault.must_lock() {
+            self.shared.lock().await;
+        }
     }
 
     /// Ends the driver processes. Requests that are in flight fail.
     pub async fn stop(&self) {
-        for slot in &self.0.slots {
+        for slot in &self.shared.slots {
             slot.stop().await;
         }
     }
 
     /// The process numbers of the drivers that run now.
     pub fn processes(&self) -> Vec<u32> {
-        self.0.slots.iter().filter_map(|slot| slot.link().map(|link| link.pid())).collect()
+        self.shared.slots.iter().filter_map(|slot| slot.link().map(|link| link.pid())).collect()
     }
 
     /// How often a driver was started again.
     pub fn restarts(&self) -> u64 {
-        self.0.restarts.load(Relaxed)
+        self.shared.restarts.load(Relaxed)
     }
 
     /// How many requests wait or are worked on.
     pub fn queued(&self) -> usize {
-        self.0.queued.load(Relaxed)
+        self.shared.queued.load(Relaxed)
     }
 
     fn has(&self, ability: Ability) -> Option<&Self> {
-        self.0.abilities.contains(&ability).then_some(self)
+        self.shared.abilities.contains(&ability).then_some(self)
+    }
+}
+
+/// Forgets PINs when their time is over.
+async fn forget_in_time(backend: Weak<Shared>) {
+    loop {
+        let Some(shared) = backend.upgrade() else { return };
+        if shared.vault.time_left().is_some_and(|left| left.is_zero()) {
+            tracing::info!(backend = shared.config.backend, "the PIN is forgotten: its time is over");
+            shared.vault.forget_in_time();
+        }
+        if shared.vault.must_lock() {
+            shared.lock().await;
+        }
+        let vault = shared.vault.clone();
+        drop(shared);
+        match vault.time_left() {
+            None => vault.news.notified().await,
+            Some(left) => {
+                let _ = tokio::time::timeout(left.clamp(SOON, NAP), vault.news.notified()).await;
+            }
+        }
     }
 }
 
 impl Drop for DriverBackend {
     fn drop(&mut self) {
-        self.0.slots.iter().for_each(|slot| slot.kill());
+        self.forgetting.abort();
+        self.shared.slots.iter().for_each(|slot| slot.kill());
     }
 }
 
@@ -272,7 +331,10 @@ impl Shared {
         loop {
             let link = self.pick(FIRST_GUESS_NS, until).await?;
             match link.call(request.clone(), FIRST_GUESS_NS, None, SLOW_HANG, None).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.vault.serve();
+                    return Ok(answer);
+                }
                 Err(CallError::Answer(error)) => return Err(error.device(&self.config.backend)),
                 Err(CallError::Died(reason)) => {
                     let what = format!("the driver process {reason} in the middle of it");
@@ -283,6 +345,24 @@ impl Shared {
                 Err(CallError::NotSent) => {}
             }
         }
+    }
+
+    /// Has all processes give up their login: those that do not know how are ended, and started anew.
+    async fn lock(&self) {
+        for link in self.slots.iter().filter_map(|slot| slot.link()) {
+            let answer = link.call(Request::Lock(pb::Lock {}), 0, None, HANG, None).await;
+            if let Err(CallError::Answer(error)) = answer {
+                tracing::debug!(
+                    backend = self.config.backend,
+                    "the driver is ended to lock the device: {error}"
+                );
+                link.close();
+            }
+        }
+        // Whoever watches over the backend looks how it is.
+        self.sinks.tell(&Event::Down(
+            Error::new(ErrorKind::PinRequired, "the device was locked").device(&self.config.backend),
+        ));
     }
 
     fn deadly(&self) -> Error {
@@ -299,9 +379,9 @@ impl Shared {
 impl Backend for DriverBackend {
     fn describe(&self) -> BoxFuture<'_, Result<BackendInfo>> {
         Box::pin(async move {
-            match self.0.ask(Request::Describe(pb::Describe {})).await? {
+            match self.shared.ask(Request::Describe(pb::Describe {})).await? {
                 Answer::Described(info) => Ok(convert::info_from_pb(info)),
-                _ => Err(self.0.unexpected()),
+                _ => Err(self.shared.unexpected()),
             }
         })
     }
@@ -309,22 +389,22 @@ impl Backend for DriverBackend {
     fn list(&self, request: ListRequest) -> BoxFuture<'_, Result<KeyPage>> {
         Box::pin(async move {
             let list = pb::List { page_size: request.page_size as u64, page_token: request.page_token };
-            match self.0.ask(Request::List(list)).await? {
+            match self.shared.ask(Request::List(list)).await? {
                 Answer::Page(page) => convert::page_from_pb(page),
-                _ => Err(self.0.unexpected()),
+                _ => Err(self.shared.unexpected()),
             }
         })
     }
 
     fn open<'a>(&'a self, key: &'a KeySelector) -> BoxFuture<'a, Result<Arc<dyn Signer>>> {
         Box::pin(async move {
-            let signer: Arc<dyn Signer> = Arc::new(DriverKey::open(&self.0, key).await?);
+            let signer: Arc<dyn Signer> = Arc::new(DriverKey::open(&self.shared, key).await?);
             Ok(signer)
         })
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { done(&self.0, &self.0.ask(Request::Health(pb::Health {})).await?) })
+        Box::pin(async move { done(&self.shared, &self.shared.ask(Request::Health(pb::Health {})).await?) })
     }
 
     fn generate(&self) -> Option<&dyn Generate> {
@@ -375,7 +455,7 @@ impl Generate for DriverBackend {
             id: r.id,
             policy: convert::policy_to_pb(&r.policy),
         };
-        Box::pin(async move { key(&self.0, self.0.change(Request::Generate(request)).await?) })
+        Box::pin(async move { key(&self.shared, self.shared.change(Request::Generate(request)).await?) })
     }
 }
 
@@ -387,21 +467,21 @@ impl Import for DriverBackend {
             id: r.id,
             policy: convert::policy_to_pb(&r.policy),
         };
-        Box::pin(async move { key(&self.0, self.0.change(Request::Import(request)).await?) })
+        Box::pin(async move { key(&self.shared, self.shared.change(Request::Import(request)).await?) })
     }
 }
 
 impl Delete for DriverBackend {
     fn delete<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<()>> {
         let request = pb::Delete { selector: selector.to_string() };
-        Box::pin(async move { done(&self.0, &self.0.change(Request::Delete(request)).await?) })
+        Box::pin(async move { done(&self.shared, &self.shared.change(Request::Delete(request)).await?) })
     }
 }
 
 impl Rotate for DriverBackend {
     fn rotate<'a>(&'a self, name: &'a KeyName) -> BoxFuture<'a, Result<KeyInfo>> {
         let request = pb::Rotate { name: name.to_string() };
-        Box::pin(async move { key(&self.0, self.0.change(Request::Rotate(request)).await?) })
+        Box::pin(async move { key(&self.shared, self.shared.change(Request::Rotate(request)).await?) })
     }
 }
 
@@ -413,7 +493,9 @@ impl StoreCertificate for DriverBackend {
     ) -> BoxFuture<'a, Result<()>> {
         let request =
             pb::StoreCertificate { selector: selector.to_string(), certificate: certificate.to_vec() };
-        Box::pin(async move { done(&self.0, &self.0.change(Request::StoreCertificate(request)).await?) })
+        Box::pin(
+            async move { done(&self.shared, &self.shared.change(Request::StoreCertificate(request)).await?) },
+        )
     }
 }
 
@@ -421,9 +503,9 @@ impl Attest for DriverBackend {
     fn attest<'a>(&'a self, selector: &'a KeySelector) -> BoxFuture<'a, Result<Evidence>> {
         let request = pb::Attest { selector: selector.to_string() };
         Box::pin(async move {
-            match self.0.ask(Request::Attest(request)).await? {
+            match self.shared.ask(Request::Attest(request)).await? {
                 Answer::Evidence(evidence) => convert::evidence_from_pb(evidence),
-                _ => Err(self.0.unexpected()),
+                _ => Err(self.shared.unexpected()),
             }
         })
     }
@@ -432,13 +514,13 @@ impl Attest for DriverBackend {
 impl Unlock for DriverBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            self.0.vault.give(request.pin.clone(), request.use_last_try);
-            let answer = self.0.change(Request::Unlock(pb::Unlock {})).await;
+            self.shared.vault.give(&request.pin, request.use_last_try);
+            let answer = self.shared.change(Request::Unlock(pb::Unlock {})).await;
             // A health check may have had the lease before this request: then the device has refused the PIN already, and
             // this request was lent the one from before.
-            match self.0.vault.verdict(&request.pin) {
-                Some(error) => Err(error.device(&self.0.config.backend)),
-                None => done(&self.0, &answer?),
+            match self.shared.vault.verdict(&request.pin) {
+                Some(error) => Err(error.device(&self.shared.config.backend)),
+                None => done(&self.shared, &answer?),
             }
         })
     }
@@ -446,7 +528,7 @@ impl Unlock for DriverBackend {
 
 impl Watch for DriverBackend {
     fn watch(&self, sink: EventSink) {
-        lock(&self.0.sinks.0).push(sink);
+        lock(&self.shared.sinks.0).push(sink);
     }
 }
 

@@ -31,6 +31,7 @@ fn config(options: serde_json::Value) -> DriverConfig {
         spin: true,
         queue: 1024,
         pin: None,
+        pin_ttl: None,
     }
 }
 

@@ -196,6 +196,12 @@ impl Unlock for PivBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move { self.unlock_now(request) })
     }
+
+    /// The card itself is locked after each piece of work.
+    fn lock(&self) -> BoxFuture<'_, Result<()>> {
+        self.device.lock();
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl Watch for PivBackend {

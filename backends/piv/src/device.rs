@@ -67,6 +67,8 @@ enum Message {
     Work(Job),
     /// Something happened in the readers.
     Look,
+    /// That a PIN was accepted counts for nothing any more.
+    Lock,
 }
 
 type Attempt = Box<dyn FnMut(&mut Applet<'_>) -> Result<(), Fault> + Send>;
@@ -159,6 +161,12 @@ impl Device {
         let _ = self.messages.send(Message::Look);
     }
 
+    /// Forgets that the card took a PIN: health asks for one again.
+    pub(crate) fn lock(&self) {
+        self.state().accepted = false;
+        let _ = self.messages.send(Message::Lock);
+    }
+
     pub(crate) fn add_sink(&self, sink: EventSink) {
         self.state().sinks.push(sink);
     }
@@ -217,6 +225,7 @@ impl Owner {
             match message {
                 Ok(Message::Work(job)) => self.work(job),
                 Ok(Message::Look) => self.look(),
+                Ok(Message::Lock) => self.tries.accepted = false,
                 Err(RecvTimeoutError::Timeout) => {
                     self.connection = None;
                     // Nothing to give up any more: sleep until there is something to do.
@@ -225,6 +234,7 @@ impl Owner {
                     match message {
                         Ok(Message::Work(job)) => self.work(job),
                         Ok(Message::Look) => self.look(),
+                        Ok(Message::Lock) => self.tries.accepted = false,
                         Err(_) => return,
                     }
                 }

@@ -185,6 +185,13 @@ impl Unlock for Pkcs11Backend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move { self.token.unlock(&request.pin, request.use_last_try) })
     }
+
+    fn lock(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.token.lock();
+            Ok(())
+        })
+    }
 }
 
 impl Watch for Pkcs11Backend {

@@ -217,6 +217,15 @@ impl Token {
         Err(self.about(Error::new(ErrorKind::DeviceGone, "the token went away just now")))
     }
 
+    /// Gives up the login: it ends with the last session (PKCS#11 C_CloseAllSessions).
+    pub(crate) fn lock(&self) {
+        let epoch = self.live.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|live| live.epoch);
+        if let Some(epoch) = epoch {
+            self.disconnect(epoch);
+        }
+        *self.opened_with() = None;
+    }
+
     /// The PIN of the last login.
     pub(crate) fn opened_with(&self) -> MutexGuard<'_, Option<PinMark>> {
         self.opened_with.lock().unwrap_or_else(PoisonError::into_inner)

@@ -31,6 +31,7 @@ fn driver(bench: &Bench, pin: impl Into<Option<PinLoader>>) -> DriverConfig {
         spin: false,
         queue: 64,
         pin: pin.into(),
+        pin_ttl: None,
     }
 }
 

@@ -289,6 +289,13 @@ impl Unlock for TpmBackend {
     fn unlock(&self, request: UnlockRequest) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move { self.unlock_now(&request) })
     }
+
+    /// Keys are open as long as they are loaded.
+    fn lock(&self) -> BoxFuture<'_, Result<()>> {
+        self.device.if_connected(Connection::forget);
+        *self.device.opened_with() = None;
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl Watch for TpmBackend {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde_json::Value;
 use signer_core::{Error, Result};
+use signer_remote::Patience;
 
 use crate::{
-    fault::{self, Again, Asked},
+    fault::{Asked, Fault},
     http::{Answer, Http, Request},
     session::Session,
 };
@@ -21,11 +22,8 @@ pub(crate) struct Client {
     session: Arc<Session>,
 }
 
-/// So many tries where the trouble may be of a moment.
-const TRIES: u32 = 3;
-/// The pause before another try is random, up to twice as long each time, from the one to the other.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A login, a request, and both again with another token: each has a limit of its own, which says more.
+const ATTEMPT: Duration = Duration::from_mins(1);
 
 impl Client {
     pub(crate) fn new(session: Arc<Session>) -> Self {
@@ -78,7 +76,7 @@ impl Client {
     pub(crate) async fn ask_anonymously(&self, path: &str, query: &'static str) -> Result<Answer> {
         let asked = Asked { path, capability: "read", repeatable: true };
         let request = Request { method: Method::GET, asked, query, body: None, token: None };
-        self.http().send(request, self.http().target().timeout).await.map_err(|f| self.here(f.error))
+        self.http().send(request).await.map_err(|f| self.here(f.failure.error))
     }
 
     async fn call(
@@ -89,70 +87,43 @@ impl Client {
         body: Option<Bytes>,
         deadline: Option<Instant>,
     ) -> Result<Answer> {
-        let until = deadline.unwrap_or_else(|| Instant::now() + self.http().target().timeout);
-        let mut tries = 0;
-        let mut new_tokens = 0;
-        let mut throttled = None;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.here(throttled.unwrap_or_else(fault::of_deadline)));
-            }
-            let token = self.session.token(until).await;
-            let result = match &token {
-                Ok(token) => {
-                    let request = Request {
-                        method: method.clone(),
-                        asked,
-                        query,
-                        body: body.clone(),
-                        token: Some(token.pin()),
-                    };
-                    self.http().send(request, left).await
-                }
-                Err(fault) => Err(fault.clone()),
-            };
-            let fault = match result {
-                Ok(answer) => return Ok(answer),
-                Err(fault) => fault,
-            };
-            tries += 1;
-            let pause = match (fault.again, &token) {
-                (Again::NewToken, Ok(token)) if new_tokens == 0 => {
-                    new_tokens += 1;
-                    self.session.reject(token, &fault.error);
-                    Duration::ZERO
-                }
-                (Again::Soon, _) if tries < TRIES => jitter(tries),
-                (Again::Throttled(asked), _) => {
-                    throttled = Some(fault.error.clone());
-                    asked.unwrap_or_default() + jitter(tries)
-                }
-                _ => return Err(self.ended(fault.error, until, throttled)),
-            };
-            if Instant::now() + pause >= until {
-                return Err(self.ended(fault.error, until, throttled));
-            }
-            tokio::time::sleep(pause).await;
-        }
+        let patience = Patience { attempt: ATTEMPT, total: self.http().target().timeout };
+        let attempt = || async { Ok(self.attempt(&method, asked, query, body.as_ref()).await?) };
+        let answer = if asked.repeatable {
+            patience.persist(deadline, attempt).await
+        } else {
+            patience.change(deadline, attempt).await
+        };
+        answer.map_err(|e| self.here(e))
     }
 
-    /// The last error; or that it was too late, and for what reason.
-    fn ended(&self, error: Error, until: Instant, throttled: Option<Error>) -> Error {
-        // Silence until the deadline was cut short by it.
-        if Instant::now() >= until && error.kind().retry_after().is_none() && !error.is_uncertain() {
-            return self.here(throttled.unwrap_or_else(|| fault::of_deadline().vendor(error.what())));
+    /// One request; one more when the first was refused for a token that is not valid any more.
+    async fn attempt(
+        &self,
+        method: &Method,
+        asked: Asked<'_>,
+        query: &'static str,
+        body: Option<&Bytes>,
+    ) -> Result<Answer, Fault> {
+        let mut token = self.session.token().await?;
+        for last in [false, true] {
+            let (method, body) = (method.clone(), body.cloned());
+            let request = Request { method, asked, query, body, token: Some(token.pin()) };
+            match self.http().send(request).await {
+                Err(fault) if fault.stale_token => {
+                    self.session.reject(&token, &fault.failure.error);
+                    if last {
+                        return Err(fault);
+                    }
+                    token = self.session.token().await?;
+                }
+                done => return done,
+            }
         }
-        self.here(error)
+        Err(Error::internal("two requests gave neither answer nor failure").into())
     }
 
     pub(crate) fn here(&self, error: Error) -> Error {
         error.device(&self.http().target().shown)
     }
-}
-
-/// Full jitter: callers that were sent away together do not come back together.
-fn jitter(tries: u32) -> Duration {
-    let most = (FIRST_PAUSE * 2_u32.saturating_pow(tries.min(10))).min(LAST_PAUSE);
-    most.mul_f64(fastrand::f64())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use signer_core::{Error, ErrorKind};
+use signer_remote::{Again, Failure};
 
 /// What was asked of the server, in the words of its policies.
 #[derive(Clone, Copy, Debug)]
@@ -15,28 +16,34 @@ pub(crate) struct Asked<'a> {
     pub(crate) repeatable: bool,
 }
 
-/// What went wrong, and whether asking again makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What went wrong.
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    pub(crate) error: Error,
-    pub(crate) again: Again,
+    pub(crate) failure: Failure,
+    /// The token is not valid any more: another one may be.
+    pub(crate) stale_token: bool,
 }
 
-/// Whether asking again makes sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Again {
-    /// It does not.
-    No,
-    /// A few times, soon: the trouble may have been of a moment.
-    Soon,
-    /// Until the deadline: the server asks for fewer requests, and may say for how long.
-    Throttled(Option<Duration>),
-    /// With another token: this one is not valid any more.
-    NewToken,
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self { failure, stale_token: false }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Failure::never(error).into()
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        fault.failure
+    }
 }
 
 /// When to come back where the server does not say.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Characters of a server's own words that are repeated.
 const MAX_TEXT: usize = 300;
 
@@ -45,11 +52,13 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
     let said = said(body);
     let text = said.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
+    let stale_token =
+        status == 403 && has(&["invalid token", "bad token", "missing client token", "token expired"]);
     let (error, again) = match status {
-        403 if has(&["invalid token", "bad token", "missing client token", "token expired"]) => (
+        403 if stale_token => (
             Error::new(ErrorKind::Denied, "Vault does not take the token: it has expired or was revoked")
                 .next("give the backend a new token, or a login that gets one by itself"),
-            Again::NewToken,
+            Again::Never,
         ),
         403 => (
             Error::new(
@@ -60,29 +69,30 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
                 "add to its policy: path \"{}\" {{ capabilities = [\"{}\"] }}",
                 asked.path, asked.capability
             )),
-            Again::No,
+            Again::Never,
         ),
         404 if has(&["no handler for route", "route entry not found", "unsupported path"]) => (
             Error::new(ErrorKind::NotFound, format!("Vault serves nothing at {}", asked.path))
                 .next("check mount and namespace, or enable the engine: vault secrets enable transit"),
-            Again::No,
+            Again::Never,
         ),
         400 if has(&["signing key not found", "no existing key named", "invalid key name"]) => {
-            (no_key(), Again::No)
+            (no_key(), Again::Never)
         }
         400 | 500 if has(&["could not delete key; not found", "not found"]) && asked.capability != "read" => {
-            (no_key(), Again::No)
+            (no_key(), Again::Never)
         }
-        404 => (no_key(), Again::No),
-        400 | 500 if has(&["requested version", "key version"]) => {
-            (Error::new(ErrorKind::NotFound, "Vault does not sign with this version of the key"), Again::No)
-        }
+        404 => (no_key(), Again::Never),
+        400 | 500 if has(&["requested version", "key version"]) => (
+            Error::new(ErrorKind::NotFound, "Vault does not sign with this version of the key"),
+            Again::Never,
+        ),
         400 | 500 if has(&["deletion is not allowed"]) => (
             Error::new(ErrorKind::Denied, "Vault protects this key from deletion").next(format!(
                 "vault write {} deletion_allowed=true, or set allow_deletion = true for this backend",
                 config_path(asked.path)
             )),
-            Again::No,
+            Again::Never,
         ),
         400 | 500
             if has(&[
@@ -94,60 +104,61 @@ pub(crate) fn of_answer(asked: Asked<'_>, status: u16, body: &[u8], retry_after:
         {
             (
                 Error::new(ErrorKind::Unsupported, "this Vault server cannot do that with keys of this kind"),
-                Again::No,
+                Again::Never,
             )
         }
         400 | 413 | 500 if has(&["exceeds", "too large", "body too large"]) => {
-            (Error::bad_request("Vault refuses a request of this size"), Again::No)
+            (Error::bad_request("Vault refuses a request of this size"), Again::Never)
         }
-        400 => (Error::bad_request("Vault refuses the request"), Again::No),
+        400 => (Error::bad_request("Vault refuses the request"), Again::Never),
         405 => (
             Error::new(
                 ErrorKind::Unsupported,
                 format!("this Vault server has no {} of {}", asked.capability, asked.path),
             ),
-            Again::No,
+            Again::Never,
         ),
         409 => (
             Error::new(
                 ErrorKind::Busy { retry_after: RETRY_AFTER },
                 "another change of this key is under way",
             ),
-            Again::Soon,
+            Again::Few,
         ),
         412 => (
             Error::new(ErrorKind::Busy { retry_after: RETRY_AFTER }, "this Vault node has not caught up yet"),
-            Again::Soon,
+            Again::Few,
         ),
-        413 => (Error::bad_request("Vault refuses a request of this size"), Again::No),
+        413 => (Error::bad_request("Vault refuses a request of this size"), Again::Never),
         429 => (
             Error::new(
                 ErrorKind::Throttled { retry_after: retry_after.unwrap_or(RETRY_AFTER) },
                 "Vault asks for fewer requests (rate limit quota)",
             )
             .next("try again later, or raise the quota: vault read sys/quotas/rate-limit/NAME"),
-            Again::Throttled(retry_after),
+            Again::Patiently,
         ),
         503 if has(&["sealed"]) => (
             Error::new(ErrorKind::DeviceGone, "Vault is sealed").next("unseal it: vault operator unseal"),
-            Again::No,
+            Again::Never,
         ),
         472 | 473 | 502 | 503 | 504 => {
-            (Error::new(ErrorKind::DeviceGone, "Vault cannot serve requests now"), Again::Soon)
+            (Error::new(ErrorKind::DeviceGone, "Vault cannot serve requests now"), Again::Few)
         }
         500 if has(&["local node not active", "no active", "barrier"]) => {
-            (Error::new(ErrorKind::DeviceGone, "Vault cannot serve requests now"), Again::Soon)
+            (Error::new(ErrorKind::DeviceGone, "Vault cannot serve requests now"), Again::Few)
         }
         300..=399 => (
             Error::new(ErrorKind::DeviceGone, "Vault sends its clients elsewhere")
                 .next("set address to the active node or the load balancer of the cluster"),
-            Again::No,
+            Again::Never,
         ),
-        500..=599 => (Error::internal("Vault failed with an error of its own"), Again::Soon),
-        _ => (Error::internal("Vault gave an answer that makes no sense here"), Again::No),
+        500..=599 => (Error::internal("Vault failed with an error of its own"), Again::Few),
+        _ => (Error::internal("Vault gave an answer that makes no sense here"), Again::Never),
     };
     let vendor = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
-    Fault { error: error.vendor(vendor), again }.for_change(asked, matches!(status, 500 | 502 | 504))
+    let lost = matches!(status, 500 | 502 | 504);
+    Fault { failure: Failure { error: error.vendor(vendor), again, lost }, stale_token }
 }
 
 /// An answer of success whose body is not what it must be.
@@ -157,7 +168,7 @@ pub(crate) fn of_nonsense(what: impl Into<String>) -> Error {
 }
 
 /// No answer at all.
-pub(crate) fn of_transport(asked: Asked<'_>, error: &reqwest::Error) -> Fault {
+pub(crate) fn of_transport(error: &reqwest::Error) -> Fault {
     let causes = causes(error);
     let lower = causes.to_ascii_lowercase();
     let connecting = error.is_connect();
@@ -176,34 +187,16 @@ pub(crate) fn of_transport(asked: Asked<'_>, error: &reqwest::Error) -> Fault {
     } else if lower.contains("certificate") || lower.contains("unknownissuer") {
         said = said.next("set ca_file to the certificate authority of the server, and address to a name in its certificate");
     }
-    let fault = Fault { error: said.vendor(causes), again: Again::Soon };
-    fault.for_change(asked, !connecting)
+    Failure { error: said.vendor(causes), again: Again::Few, lost: !connecting }.into()
 }
 
-/// No answer in time.
-pub(crate) fn of_silence(asked: Asked<'_>, after: Duration) -> Fault {
+/// No answer in time. A server that hangs is not asked a second time: the caller is to know soon.
+pub(crate) fn of_silence(after: Duration) -> Fault {
     let error = Error::new(
         ErrorKind::DeviceGone,
         format!("Vault gave no whole answer within {:.1} s", after.as_secs_f32()),
     );
-    // A server that hangs is not asked a second time: the caller is to know soon.
-    Fault { error, again: Again::No }.for_change(asked, true)
-}
-
-/// The caller's deadline came first.
-pub(crate) fn of_deadline() -> Error {
-    Error::new(ErrorKind::TimedOut, "there was no answer before the deadline")
-        .next("try again, or allow more time")
-}
-
-impl Fault {
-    /// A change that may have been made is neither repeated nor called harmless.
-    fn for_change(self, asked: Asked<'_>, perhaps_done: bool) -> Self {
-        match (asked.repeatable, perhaps_done) {
-            (false, true) => Self { error: self.error.may_have_happened(), again: Again::No },
-            _ => self,
-        }
-    }
+    Failure::never(error).lost().into()
 }
 
 fn no_key() -> Error {
@@ -250,14 +243,12 @@ mod tests {
 
     /// What no test of a whole request shows.
     #[test]
-    fn a_change_that_may_have_been_made_says_so() {
-        for (status, uncertain) in
+    fn an_answer_after_which_a_change_may_have_been_made_is_lost() {
+        for (status, lost) in
             [(400, false), (403, false), (429, false), (500, true), (502, true), (503, false), (504, true)]
         {
             let asked = Asked { path: "transit/keys/k/rotate", capability: "update", repeatable: false };
-            let fault = of_answer(asked, status, b"{}", None);
-            assert_eq!(fault.error.is_uncertain(), uncertain, "{status}");
-            assert!(!uncertain || fault.again == Again::No, "{status}");
+            assert_eq!(of_answer(asked, status, b"{}", None).failure.lost, lost, "{status}");
         }
     }
 
@@ -266,7 +257,7 @@ mod tests {
         let text = format!("\u{1b}[31m{}\n\0", "x ".repeat(1000));
         let asked = Asked { path: "p", capability: "read", repeatable: true };
         let fault = of_answer(asked, 418, text.as_bytes(), None);
-        let said = fault.error.vendor_code().unwrap();
+        let said = fault.failure.error.vendor_code().unwrap();
         assert!(said.len() < 400 && !said.chars().any(char::is_control), "{said:?}");
     }
 }

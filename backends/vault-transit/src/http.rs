@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use crate::{
-    fault::{self, Again, Asked, Fault},
+    fault::{self, Asked, Fault},
     target::Target,
 };
 
@@ -49,15 +49,12 @@ impl Http {
         &self.target
     }
 
-    /// Sends a request once and reads the whole answer, within `limit` and the patience of this client.
-    pub(crate) async fn send(&self, request: Request<'_>, limit: Duration) -> Result<Answer, Fault> {
-        let asked = request.asked;
-        let client = self.client.get_or_try_init(|| connect(&self.target)).await;
-        let client = client.map_err(|error| Fault { error, again: Again::No })?;
-        let limit = limit.min(PATIENCE);
-        match tokio::time::timeout(limit, self.exchange(client, request)).await {
+    /// Sends a request once and reads the whole answer, within the patience of this client.
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Answer, Fault> {
+        let client = self.client.get_or_try_init(|| connect(&self.target)).await?;
+        match tokio::time::timeout(PATIENCE, self.exchange(client, request)).await {
             Ok(result) => result,
-            Err(_) => Err(fault::of_silence(asked, limit)),
+            Err(_) => Err(fault::of_silence(PATIENCE)),
         }
     }
 
@@ -69,17 +66,15 @@ impl Http {
             call = call.header("X-Vault-Namespace", namespace);
         }
         if let Some(token) = token {
-            let mut value = HeaderValue::from_str(token.expose()).map_err(|_| Fault {
-                error: Error::bad_request("the Vault token has characters that no token has"),
-                again: Again::No,
-            })?;
+            let mut value = HeaderValue::from_str(token.expose())
+                .map_err(|_| Error::bad_request("the Vault token has characters that no token has"))?;
             value.set_sensitive(true);
             call = call.header("X-Vault-Token", value);
         }
         if let Some(body) = body {
             call = call.header("Content-Type", "application/json").body(body);
         }
-        let mut response = call.send().await.map_err(|e| fault::of_transport(asked, &e))?;
+        let mut response = call.send().await.map_err(|e| fault::of_transport(&e))?;
         let status = response.status();
         let retry_after = response
             .headers()
@@ -87,10 +82,9 @@ impl Http {
             .and_then(|v| v.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
         let mut body = Zeroizing::new(Vec::new());
-        while let Some(piece) = response.chunk().await.map_err(|e| fault::of_transport(asked, &e))? {
+        while let Some(piece) = response.chunk().await.map_err(|e| fault::of_transport(&e))? {
             if body.len() + piece.len() > MAX_ANSWER {
-                let error = fault::of_nonsense("Vault gave an answer of more than 16 MiB");
-                return Err(Fault { error, again: Again::No });
+                return Err(fault::of_nonsense("Vault gave an answer of more than 16 MiB").into());
             }
             body.extend_from_slice(&piece);
         }

@@ -132,12 +132,11 @@ impl Proof {
     }
 
     /// Logs in, once.
-    pub(crate) async fn send(&self, http: &Http, limit: Duration) -> Result<Lease, Fault> {
+    pub(crate) async fn send(&self, http: &Http) -> Result<Lease, Fault> {
         let asked = Asked { path: &self.path, capability: "create", repeatable: true };
         let request =
             Request { method: Method::POST, asked, query: "", body: Some(self.body.clone()), token: None };
-        let answer = http.send(request, limit).await?;
-        Lease::of_login(&answer).map_err(|error| Fault { error, again: crate::fault::Again::No })
+        Ok(Lease::of_login(&http.send(request).await?)?)
     }
 }
 

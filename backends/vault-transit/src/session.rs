@@ -8,9 +8,10 @@ use std::{
 use bytes::Bytes;
 use reqwest::Method;
 use signer_core::{Digest, Error, ErrorKind, HashAlgorithm, Pin, Result};
+use signer_remote::Failure;
 
 use crate::{
-    fault::{self, Again, Asked, Fault},
+    fault::{Asked, Fault},
     http::{Http, Request},
     login::{self, Lease, Proof, Source},
 };
@@ -56,8 +57,6 @@ struct Refusal {
 
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LAST_PAUSE: Duration = Duration::from_mins(15);
-/// For what is done in the background.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session {
     pub(crate) fn new(http: Http, source: Source) -> Arc<Self> {
@@ -69,17 +68,19 @@ impl Session {
     }
 
     /// A token that is good now.
-    pub(crate) async fn token(self: &Arc<Self>, until: Instant) -> Result<Arc<Token>, Fault> {
+    pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Fault> {
         if let Some(token) = self.valid() {
             return Ok(token);
         }
-        let late = |_| Fault { error: fault::of_deadline(), again: Again::No };
-        let _turn = tokio::time::timeout_at(until.into(), self.turn.lock()).await.map_err(late)?;
-        if let Some(token) = self.valid() {
-            return Ok(token);
+        let _turn = self.turn.lock().await;
+        match self.valid() {
+            Some(token) => Ok(token),
+            None => self.obtain().await.map_err(|mut fault| {
+                // Whatever was wanted the token for has not been asked yet.
+                fault.failure.lost = false;
+                fault
+            }),
         }
-        let limit = until.saturating_duration_since(Instant::now());
-        tokio::time::timeout_at(until.into(), self.obtain(limit)).await.map_err(late)?
     }
 
     /// Notes that the server does not take this token any more.
@@ -116,32 +117,32 @@ impl Session {
     }
 
     /// Reads what there is to prove, and gets a token for it. The caller holds the turn.
-    async fn obtain(self: &Arc<Self>, limit: Duration) -> Result<Arc<Token>, Fault> {
+    async fn obtain(self: &Arc<Self>) -> Result<Arc<Token>, Fault> {
         let lease = match &self.source {
-            Source::Given(secret) => self.look_up(secret, limit).await?,
+            Source::Given(secret) => self.look_up(secret).await?,
             Source::Login(login) => {
-                let proof = Proof::read(login).await.map_err(finally)?;
-                self.check(&proof.fingerprint).map_err(finally)?;
-                proof.send(&self.http, limit).await.map_err(|fault| self.refused(proof.fingerprint, fault))?
+                let proof = Proof::read(login).await?;
+                self.check(&proof.fingerprint)?;
+                proof.send(&self.http).await.map_err(|fault| self.refused(proof.fingerprint, fault))?
             }
         };
         Ok(self.adopt(lease))
     }
 
     /// What Vault says of a token that was given.
-    async fn look_up(&self, secret: &crate::SecretLoader, limit: Duration) -> Result<Lease, Fault> {
-        let token = login::load(secret, "token").await.map_err(finally)?;
-        self.check(&fingerprint(&token)).map_err(finally)?;
+    async fn look_up(&self, secret: &crate::SecretLoader) -> Result<Lease, Fault> {
+        let token = login::load(secret, "token").await?;
+        self.check(&fingerprint(&token))?;
         let asked = Asked { path: "auth/token/lookup-self", capability: "read", repeatable: true };
         let request = Request { method: Method::GET, asked, query: "", body: None, token: Some(&token) };
-        match self.http.send(request, limit).await {
-            Ok(answer) => Lease::of_lookup(&answer, token).map_err(finally),
-            Err(fault) if fault.again == Again::NewToken => {
-                self.state().refuse(fingerprint(&token), fault.error.clone());
-                Err(finally(fault.error))
+        match self.http.send(request).await {
+            Ok(answer) => Ok(Lease::of_lookup(&answer, token)?),
+            Err(Fault { failure, stale_token: true }) => {
+                self.state().refuse(fingerprint(&token), failure.error.clone());
+                Err(failure.into())
             }
             // A token that may not look at itself may be good for everything else.
-            Err(fault) if fault.error.kind() == ErrorKind::Denied => {
+            Err(fault) if fault.failure.error.kind() == ErrorKind::Denied => {
                 Ok(Lease { token, lasts: None, renewable: false })
             }
             Err(fault) => Err(fault),
@@ -160,7 +161,7 @@ impl Session {
 
     /// A login that failed; noted when it was for what was sent, and not for the server.
     fn refused(&self, fingerprint: Digest, fault: Fault) -> Fault {
-        let kind = fault.error.kind();
+        let kind = fault.failure.error.kind();
         if !matches!(
             kind,
             ErrorKind::BadRequest | ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported
@@ -169,9 +170,10 @@ impl Session {
         }
         let error = Error::new(ErrorKind::Denied, "Vault refuses the login")
             .next("check the login's mount, role or user, and its secret; it is tried again when the secret changes");
-        let error = fault.error.vendor_code().map_or(error.clone(), |vendor| error.clone().vendor(vendor));
+        let vendor = fault.failure.error.vendor_code();
+        let error = vendor.map_or(error.clone(), |vendor| error.clone().vendor(vendor));
         self.state().refuse(fingerprint, error.clone());
-        finally(error)
+        error.into()
     }
 
     fn adopt(self: &Arc<Self>, lease: Lease) -> Arc<Token> {
@@ -207,9 +209,9 @@ impl Session {
                         *term = longer;
                     }
                 }
-                Err(fault) if fault.again == Again::NewToken => self.reject(token, &fault.error),
+                Err(fault) if fault.stale_token => self.reject(token, &fault.failure.error),
                 // It is for the server's sake that it fails, and may do later.
-                Err(Fault { error, .. })
+                Err(Fault { failure: Failure { error, .. }, .. })
                     if error.is_retryable() || matches!(error.kind(), ErrorKind::TimedOut) =>
                 {
                     return Err(error);
@@ -227,15 +229,14 @@ impl Session {
                     .next("give the backend a new token, or a login that gets one by itself"));
             }
         }
-        self.obtain(PATIENCE).await.map(|_| false).map_err(|fault| fault.error)
+        self.obtain().await.map(|_| false).map_err(|fault| fault.failure.error)
     }
 
     async fn renew(&self, token: &Token) -> Result<Lease, Fault> {
         let asked = Asked { path: "auth/token/renew-self", capability: "update", repeatable: true };
         let body = Some(Bytes::from_static(b"{}"));
         let request = Request { method: Method::POST, asked, query: "", body, token: Some(&token.pin) };
-        let answer = self.http.send(request, PATIENCE).await?;
-        Lease::of_login(&answer).map_err(finally)
+        Ok(Lease::of_login(&self.http.send(request).await?)?)
     }
 
     fn is_current(&self, token: &Arc<Token>) -> bool {
@@ -273,10 +274,6 @@ async fn keep(session: Weak<Session>, token: Arc<Token>) {
             }
         }
     }
-}
-
-fn finally(error: Error) -> Fault {
-    Fault { error, again: Again::No }
 }
 
 fn fingerprint(token: &Pin) -> Digest {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{audit, demo, doctor, init, keys, manual, sign, status, verify, watch};
+use crate::{attest, audit, demo, doctor, init, keys, manual, sign, status, verify, watch};
 
 /// Signs with keys that never leave their device, through the signerd daemon.
 #[derive(Debug, Parser)]
@@ -42,9 +42,15 @@ pub(crate) struct Common {
     /// How to print results and errors
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Output,
-    /// How long one request may take: 500ms, 30s, 2m
-    #[arg(long, global = true, value_parser = parse_duration, default_value = "30s", value_name = "TIME")]
-    pub(crate) timeout: Duration,
+    /// How long one request may take: 500ms, 30s, 2m [default: 30s, and 2m where a person can be asked for a PIN]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+    /// Never ask for a PIN or anything else
+    #[arg(long, global = true)]
+    pub(crate) no_input: bool,
+    /// Ask for PINs with this program (pinentry-qt, pinentry-curses, …), even where there is a terminal
+    #[arg(long, global = true, env = "SIGNER_PINENTRY", hide_env_values = true, value_name = "PROGRAM")]
+    pub(crate) pinentry: Option<PathBuf>,
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -67,6 +73,7 @@ pub(crate) enum Command {
     Sign(sign::Sign),
     Verify(verify::Verify),
     Keys(keys::Keys),
+    Attest(attest::Attest),
     Status(status::Status),
     Watch(watch::Watch),
     Audit(audit::Audit),

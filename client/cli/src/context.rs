@@ -1,9 +1,12 @@
 //! What every command works with: the daemon's client, and where its words go.
 
 use std::{
+    cell::{Cell, OnceCell},
     fmt::Display,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -13,31 +16,81 @@ use signerd_api::Client;
 use crate::{
     args::{Common, Output},
     failure::Failure,
+    prompts::{self, Means},
 };
 
 pub(crate) struct Context {
     common: Common,
+    /// One for all that a command does: calls and prompts share a connection.
+    client: OnceCell<Client>,
+    means: OnceCell<Option<Means>>,
+    /// Whether a person may be asked in the middle of a call.
+    attended: Cell<bool>,
+    /// A line stands on the terminal that goes before anything else is printed.
+    transient: Rc<Cell<bool>>,
 }
 
 impl Context {
     pub(crate) fn new(common: Common) -> Self {
-        Self { common }
+        Self {
+            common,
+            client: OnceCell::new(),
+            means: OnceCell::new(),
+            attended: Cell::new(false),
+            transient: Rc::default(),
+        }
     }
 
     /// A client of the daemon, which connects when it is first used. Requests that change nothing are tried again,
     /// within their time, when the daemon is started again meanwhile.
     pub(crate) fn client(&self) -> Client {
-        self.client_at(&self.given_socket().unwrap_or_else(signerd_api::find_socket))
+        let make = || self.client_at(&self.given_socket().unwrap_or_else(signerd_api::find_socket));
+        self.client.get_or_init(make).clone()
     }
 
     /// A client of the daemon at this socket.
     pub(crate) fn client_at(&self, socket: &Path) -> Client {
-        Client::new(socket).timeout(self.common.timeout).retrying()
+        Client::new(socket).timeout(self.timeout()).retrying()
+    }
+
+    /// How long one request may take. A person who is asked takes longer than a device.
+    fn timeout(&self) -> Duration {
+        let default = if self.attended.get() { Duration::from_mins(2) } else { Client::TIMEOUT };
+        self.common.timeout.unwrap_or(default)
+    }
+
+    /// Whether a line stands on the terminal that goes before anything else is printed.
+    pub(crate) fn transient(&self) -> Rc<Cell<bool>> {
+        self.transient.clone()
+    }
+
+    /// Takes such a line away.
+    pub(crate) fn settle(&self) {
+        prompts::take_away(&self.transient);
+    }
+
+    /// A person may be asked in the middle of a call. To be said before there is a client.
+    pub(crate) fn expect_prompts(&self) {
+        self.attended.set(true);
+    }
+
+    /// How a person can be asked, if there is one.
+    pub(crate) fn means(&self) -> Option<&Means> {
+        self.means.get_or_init(|| Means::find(&self.common)).as_ref()
+    }
+
+    /// Whether nobody is to be asked for anything.
+    pub(crate) fn asks_nothing(&self) -> bool {
+        self.common.no_input
     }
 
     /// The socket that the command line or the environment names.
     pub(crate) fn given_socket(&self) -> Option<PathBuf> {
         self.common.socket.clone()
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.common.quiet
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -51,6 +104,7 @@ impl Context {
 
     /// A result: as a line for people, or as an object for programs.
     pub(crate) fn result(&self, text: impl Display, json: &impl Serialize) {
+        self.settle();
         if self.is_json() {
             self.json(json);
         } else if !self.common.quiet {
@@ -60,6 +114,7 @@ impl Context {
 
     /// What was asked for itself, which `--quiet` does not hide.
     pub(crate) fn answer(&self, text: impl Display, json: &impl Serialize) {
+        self.settle();
         if self.is_json() {
             self.json(json);
         } else {
@@ -79,6 +134,7 @@ impl Context {
     /// Something to know that is no failure, on standard error.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.common.quiet && !self.is_json() {
+            self.settle();
             eprintln!("{text}");
         }
     }
@@ -86,12 +142,14 @@ impl Context {
     /// A step, with `--verbose`.
     pub(crate) fn step(&self, text: impl Display) {
         if self.common.verbose && !self.is_json() {
+            self.settle();
             eprintln!("{text}");
         }
     }
 
     /// Prints a failure on standard error.
     pub(crate) fn report(&self, failure: &Failure) {
+        self.settle();
         if self.is_json() {
             eprintln!("{}", failure.to_json());
         } else {

@@ -4,13 +4,14 @@ use std::{path::PathBuf, time::UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use signer_core::{BackendName, KeyInfo, KeyName, KeyPolicy, KeyRef, PcrSelection, PinPolicy, TouchPolicy};
+use signer_core::{
+    BackendName, KeyInfo, KeyName, KeyPolicy, KeyRef, PcrSelection, PinPolicy, TouchPolicy, utc,
+};
 
 use crate::{
     context::Context,
     failure::{Exit, Failure},
     key_argument::{self, Reference},
-    status::utc,
 };
 
 mod attest;
@@ -19,6 +20,7 @@ mod create;
 mod delete;
 mod import;
 mod list;
+mod lock;
 mod rotate;
 mod show;
 mod unlock;
@@ -41,9 +43,15 @@ enum Command {
     Certificate(certificate::Certificate),
     Attest(attest::Attest),
     Unlock(unlock::Unlock),
+    Lock(lock::Lock),
 }
 
 impl Keys {
+    /// Whether it asks for a PIN by itself, or never needs one.
+    pub(crate) fn asks_itself(&self) -> bool {
+        matches!(self.command, Command::Unlock(_) | Command::Lock(_) | Command::List(_))
+    }
+
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         match &self.command {
             Command::List(command) => command.run(context).await,
@@ -55,6 +63,7 @@ impl Keys {
             Command::Certificate(command) => command.run(context).await,
             Command::Attest(command) => command.run(context).await,
             Command::Unlock(command) => command.run(context).await,
+            Command::Lock(command) => command.run(context).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod atomic;
+mod attest;
 mod audit;
 mod bundle;
 mod content;
@@ -15,6 +16,7 @@ mod keys;
 mod manual;
 mod places;
 mod programs;
+mod prompts;
 mod secret;
 mod sign;
 mod status;
@@ -50,9 +52,11 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     runtime.map_err(|e| Failure::io("the program cannot start", &e))?.block_on(async {
         match command {
-            Command::Sign(command) => command.run(context).await,
-            Command::Verify(command) => command.run(context).await,
-            Command::Keys(command) => command.run(context).await,
+            Command::Sign(command) => prompts::attended(context, command.run(context)).await,
+            Command::Verify(command) => prompts::attended(context, command.run(context)).await,
+            Command::Keys(command) if command.asks_itself() => command.run(context).await,
+            Command::Keys(command) => prompts::attended(context, command.run(context)).await,
+            Command::Attest(command) => prompts::attended(context, command.run(context)).await,
             Command::Status(command) => command.run(context).await,
             Command::Doctor(command) => command.run(context).await,
             Command::Watch(command) => command.run(context).await,

@@ -13,7 +13,7 @@ pub(crate) fn is_in_path(name: &str) -> bool {
     in_path(name).is_some()
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).map(|d| d.join(name)).find(|p| p.is_file())
 }

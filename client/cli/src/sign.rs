@@ -125,7 +125,8 @@ impl Sign {
             }
             None => return Err(too_long(&name, algorithm)),
         };
-        let signed = client.sign(key, Some(algorithm), input.clone()).await?;
+        let signed = client.clone().label(&name).sign(key, Some(algorithm), input.clone()).await?;
+        context.settle();
         let public_key = signing_key(info, &signed, &input, client).await?;
         let bundle = self.write(file, &public_key, digest, &signed, context)?;
         let place = bundle.as_ref().or(self.output_signature.as_ref()).filter(|p| !content::is_stdin(p));

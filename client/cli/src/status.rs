@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use signerd_api::{AuditStatus, BackendStatus, Client};
+use signerd_api::{AuditStatus, BackendStatus, Client, MemberStatus, NamedKey};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -15,7 +15,10 @@ use crate::{
 
 /// Say whether the daemon and its backends work
 ///
-/// Exits with 0 when all is well, 1 when a backend is down or nothing can be recorded, 3 when the daemon cannot be reached.
+/// Also shows the keys that several places hold, and how each of these is.
+///
+/// Exits with 0 when all is well, 1 when a backend or such a key is down or nothing can be recorded, 3 when the daemon
+/// cannot be reached.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,15 +30,18 @@ impl Status {
     pub(crate) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let client = context.client();
         let (backends, audit) = client.status().await?;
+        let keys = client.named_keys().await?;
         let serving = serving(&client).await?;
         let healthy = backends.iter().all(|b| b.health.is_none())
+            && keys.iter().all(NamedKey::is_usable)
             && audit.as_ref().is_none_or(|audit| audit.health.is_none());
         context.answer(
-            text(&client, serving, &backends, audit.as_ref()),
+            text(&client, serving, &backends, audit.as_ref()) + &members_text(&keys),
             &json!({
                 "socket": client.socket(),
                 "serving": serving,
                 "backends": backends.iter().map(object).collect::<Vec<_>>(),
+                "keys": keys.iter().map(named_key).collect::<Vec<_>>(),
                 "audit": audit.as_ref().map(audit_object),
             }),
         );
@@ -75,6 +81,45 @@ fn text(client: &Client, serving: bool, backends: &[BackendStatus], audit: Optio
     text
 }
 
+/// The keys that several places hold, a line for each place.
+fn members_text(keys: &[NamedKey]) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let mut rows = Vec::new();
+    for key in keys {
+        for (at, member) in key.members.iter().enumerate() {
+            let name = if at == 0 { key.name.clone() } else { String::new() };
+            let order = if at == 0 { key.order.clone() } else { String::new() };
+            rows.push([name, order, member.reference.clone(), state(member)]);
+        }
+    }
+    format!("\n{}", table::layout(["KEY", "ORDER", "MEMBER", "STATE"], &rows))
+}
+
+/// How a member is, in words.
+pub(crate) fn state(member: &MemberStatus) -> String {
+    let word = if member.state == "ok" { "ok".to_owned() } else { member.state.to_uppercase() };
+    member.error.as_ref().map_or(word.clone(), |e| format!("{word}: {e}"))
+}
+
+/// A key that several places hold, as programs read it.
+pub(crate) fn named_key(key: &NamedKey) -> serde_json::Value {
+    let members = key.members.iter().map(|m| {
+        json!({
+            "reference": m.reference,
+            "state": m.state,
+            "error": m.error.as_ref().map(error_json),
+        })
+    });
+    json!({
+        "name": key.name,
+        "order": key.order,
+        "usable": key.is_usable(),
+        "members": members.collect::<Vec<_>>(),
+    })
+}
+
 fn audit_object(audit: &AuditStatus) -> serde_json::Value {
     json!({
         "directory": audit.directory,
@@ -101,26 +146,4 @@ fn object(backend: &BackendStatus) -> serde_json::Value {
         "healthy": backend.health.is_none(),
         "error": backend.health.as_ref().map(error_json),
     })
-}
-
-/// Seconds since 1970 as people write them: `2026-11-24T15:31:00Z`.
-pub(crate) fn utc(seconds: u64) -> String {
-    let mut text = signerd_api::audit::utc(seconds * 1000);
-    text.truncate("2026-11-24T15:31:00".len());
-    text + "Z"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        // As `date -u -d @… +%FT%TZ` says.
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
-        assert_eq!(utc(4_102_444_800), "2100-01-01T00:00:00Z");
-        assert_eq!(utc(1_795_534_260), "2026-11-24T15:31:00Z");
-    }
 }

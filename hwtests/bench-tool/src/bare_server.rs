@@ -85,6 +85,8 @@ unimplemented! {
     store_certificate(StoreCertificateRequest) -> Key;
     attest(AttestRequest) -> Evidence;
     unlock(UnlockRequest) -> UnlockResponse;
+    refuse_pin(RefusePinRequest) -> RefusePinResponse;
+    lock(LockRequest) -> LockResponse;
 }
 
 impl Bare {

@@ -117,6 +117,11 @@ impl Engine {
         self.shared.certificates.ca_pem()
     }
 
+    /// The roots of the maker and of the cloud that the HSMs' attestations end at, in PEM.
+    pub fn hsm_roots_pem(&self) -> &'static str {
+        crate::google::attestation::roots()
+    }
+
     /// The file that Google's clients read with `GOOGLE_APPLICATION_CREDENTIALS`: a service account of the engine.
     pub fn google_service_account(&self) -> String {
         self.shared.tokens.google_service_account()

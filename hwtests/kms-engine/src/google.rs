@@ -1,6 +1,6 @@
 //! The Google face: Cloud KMS version 1 over REST.
 
-mod attestation;
+pub(crate) mod attestation;
 mod enums;
 mod keys;
 mod signing;

@@ -14,7 +14,7 @@
 //! | `/keys…`, `/deletedkeys…` (TLS only) | Azure |
 //! | `/google/token`, `/computeMetadata/…` | Google's tokens |
 //! | `/TENANT/oauth2/v2.0/token`, `/metadata/identity/…` | Microsoft's tokens |
-//! | `POST /_fault`, `GET /_seen`, `GET /_ca.pem` | tests |
+//! | `POST /_fault`, `GET /_seen`, `GET /_ca.pem`, `GET /_hsm_roots.pem` | tests |
 
 mod aws;
 mod azure;

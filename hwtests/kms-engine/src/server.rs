@@ -151,6 +151,9 @@ fn control(shared: &Shared, call: &Call) -> Option<Reply> {
     match (call.method.as_str(), call.path.as_str()) {
         ("GET", "/_seen") => Some(Reply::json(200, "application/json", &shared.seen.to_json())),
         ("GET", "/_ca.pem") => Some(Reply::text(200, "application/x-pem-file", shared.certificates.ca_pem())),
+        ("GET", "/_hsm_roots.pem") => {
+            Some(Reply::text(200, "application/x-pem-file", google::attestation::roots()))
+        }
         ("GET", "/_google.json") => {
             Some(Reply::text(200, "application/json", &shared.tokens.google_service_account()))
         }

@@ -1,5 +1,10 @@
-//! Load for a signature log with Rekor v2's API, ours or another: closed loops that each wait for their answer, a new
-//! artifact and signature each time. Beside it, in the same run: how long a durable write of 4 KiB takes on the log's disk.
+//! Load for a log: a signature log with Rekor v2's API, or a certificate log with RFC 6962's, ours or another. Closed loops that
+//! each wait for their answer, a new signature or certificate each time. Beside it, in the same run: how long a durable write of
+//! 4 KiB takes on the log's disk, and a signature of the log's key.
+
+mod authority;
+mod fill;
+mod random;
 
 use std::{
     fs::File,
@@ -15,13 +20,34 @@ use std::{
 
 use clap::Parser;
 use hwtests::log::{Caller, ENTRIES, Signatory};
+use signer_core::{SignRequest, Signer};
 
-/// Measures a signature log.
+use authority::Authority;
+
+/// Measures a log.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Where it answers.
+    #[arg(long, required_unless_present_any = ["make_authority", "fill"])]
+    address: Option<SocketAddr>,
+    /// Make a root for certificates in this folder (root.pem), and end.
+    #[arg(long, value_name = "DIR")]
+    make_authority: Option<PathBuf>,
+    /// Append so many entries to the signature log in --storage, which nobody serves, with its --key, and end.
+    #[arg(long, value_name = "COUNT", requires_all = ["storage", "key"])]
+    fill: Option<u64>,
+    /// Send so many random requests instead; its memory (--pid) may not grow. Exit code 1 if it is not in order.
+    #[arg(long, value_name = "COUNT", requires = "pid")]
+    random: Option<u64>,
+    /// The folder of the log.
+    #[arg(long, value_name = "DIR")]
+    storage: Option<PathBuf>,
+    /// It is a certificate log that accepts the root of this folder.
+    #[arg(long, value_name = "DIR")]
+    authority: Option<PathBuf>,
+    /// The log's key behind the daemon: how long a signature takes is measured first.
     #[arg(long)]
-    address: SocketAddr,
+    key: Option<String>,
     /// How many callers at a time, one row each.
     #[arg(long, value_delimiter = ',', default_value = "1,16,128")]
     clients: Vec<usize>,
@@ -39,9 +65,23 @@ struct Cli {
 #[tokio::main]
 async fn main() {
     let cli = Cli::parse();
+    if let Some(folder) = &cli.make_authority {
+        Authority::make(folder).expect("the folder can be written to");
+        return;
+    }
+    if let (Some(count), Some(folder), Some(key)) = (cli.fill, &cli.storage, &cli.key) {
+        return fill::fill(folder, key, count).await;
+    }
+    if let (Some(count), Some(address), Some(pid)) = (cli.random, cli.address, cli.pid) {
+        return random::run(address, pid, count).await;
+    }
     if let Some(folder) = &cli.disk {
         let micros = durable_write(folder).as_secs_f64() * 1e6;
         println!("a durable write of 4 KiB: p50 {micros:.0} us");
+    }
+    if let Some(key) = &cli.key {
+        let micros = signature(key).await.as_secs_f64() * 1e6;
+        println!("a checkpoint signature: p50 {micros:.0} us");
     }
     println!(
         "{:>8} {:>10} {:>10} {:>10} {:>8} {:>12} {:>10}",
@@ -81,6 +121,41 @@ fn durable_write(folder: &Path) -> Duration {
     times[times.len() / 2]
 }
 
+/// The median of a signature by the daemon, over something as long as a checkpoint.
+async fn signature(key: &str) -> Duration {
+    let client = signerd_api::Client::new(signerd_api::find_socket());
+    let signer = client.key(key).await.expect("the daemon has the key");
+    let algorithm = signer.info().public_key.key_type().default_algorithm();
+    let mut times = Vec::new();
+    for i in 0..400_u64 {
+        let message = [&i.to_be_bytes()[..], &[7; 80]].concat();
+        let began = Instant::now();
+        signer.sign(SignRequest::message(algorithm, message)).await.expect("the daemon signs");
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// What callers send, and the status that means that it is in the log.
+enum Work {
+    Signatures(Box<Signatory>),
+    Certificates(Arc<Authority>),
+}
+
+impl Work {
+    fn request(&self, round: u64) -> (&'static str, String, u16) {
+        match self {
+            Self::Signatures(signatory) => {
+                (ENTRIES, signatory.request(&round.to_be_bytes()).to_string(), 201)
+            }
+            Self::Certificates(authority) => {
+                ("/ct/v1/add-chain", authority.request().expect("a certificate can be issued"), 200)
+            }
+        }
+    }
+}
+
 struct Row {
     rate: f64,
     p50: f64,
@@ -93,21 +168,29 @@ struct Row {
 async fn measure(cli: &Cli, clients: usize) -> Row {
     let (stop, counting, errors) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let authority = cli
+        .authority
+        .as_ref()
+        .map(|folder| Arc::new(Authority::open(folder).expect("--make-authority made the folder")));
+    let address = cli.address.expect("clap has seen to it");
     let tasks: Vec<_> = (0..clients)
         .map(|_| {
             let (stop, counting, errors) = (stop.clone(), counting.clone(), errors.clone());
-            let mut caller = Caller::to(cli.address);
+            let mut caller = Caller::to(address);
+            let work = match &authority {
+                Some(authority) => Work::Certificates(authority.clone()),
+                None => Work::Signatures(Box::default()),
+            };
             tokio::spawn(async move {
-                let signatory = Signatory::default();
                 let mut times = Vec::new();
                 for round in 0_u64.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let request = signatory.request(&round.to_be_bytes()).to_string();
+                    let (path, request, expected) = work.request(round);
                     let began = Instant::now();
-                    match caller.post(ENTRIES, request.as_bytes()).await {
-                        Ok(answer) if answer.status == 201 => {
+                    match caller.post(path, request.as_bytes()).await {
+                        Ok(answer) if answer.status == expected => {
                             if counting.load(Ordering::Relaxed) {
                                 times.push(began.elapsed());
                             }

@@ -225,7 +225,7 @@ fn toml(name: &str, endpoint: &str, folder: &Path) -> String {
 
 /// What AWS KMS does. Each curve has its one hash function; keys are named by aliases, are not rotated and have no
 /// certificates; no empty message is signed.
-fn profile() -> Profile {
+pub(crate) fn profile() -> Profile {
     let mut profile = Profile::full()
         .without(Ability::Import)
         .without(Ability::Rotate)

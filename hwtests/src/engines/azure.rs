@@ -78,23 +78,8 @@ impl Engine for Azure {
         Box::pin(async move { Ok(Arc::new(AzureKeyVault::new("azure", self.config())?) as Arc<dyn Backend>) })
     }
 
-    /// ECDSA and RSA alone, a curve with its own hash only. A version of several cannot be deleted, and the name of a
-    /// deleted key is not free.
     fn profile(&self) -> Profile {
-        let not_there = [KeyType::Ed25519, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87];
-        let mut profile = cloud_profile().without_types(&not_there);
-        for (key_type, algorithms) in &mut profile.algorithms {
-            algorithms
-                .retain(|a| !matches!(a, SignatureAlgorithm::Ecdsa(_)) || *a == key_type.default_algorithm());
-        }
-        profile.names = Names::restricted(
-            |name| {
-                (1..=127).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-            },
-            true,
-        );
-        profile.deletes_versions = false;
-        profile
+        profile()
     }
 
     fn pin(&self) -> String {
@@ -104,4 +89,21 @@ impl Engine for Azure {
     fn pin_file(&self, _: PinSetup) -> Option<PathBuf> {
         None
     }
+}
+
+/// ECDSA and RSA alone, a curve with its own hash only. A version of several cannot be deleted, and the name of a
+/// deleted key is not free.
+pub(crate) fn profile() -> Profile {
+    let not_there = [KeyType::Ed25519, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87];
+    let mut profile = cloud_profile().without_types(&not_there);
+    for (key_type, algorithms) in &mut profile.algorithms {
+        algorithms
+            .retain(|a| !matches!(a, SignatureAlgorithm::Ecdsa(_)) || *a == key_type.default_algorithm());
+    }
+    profile.names = Names::restricted(
+        |name| (1..=127).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'),
+        true,
+    );
+    profile.deletes_versions = false;
+    profile
 }

@@ -33,7 +33,8 @@ impl Google {
         &self.engine
     }
 
-    fn credentials(&self) -> PathBuf {
+    /// A file of credentials for it.
+    pub fn credentials(&self) -> PathBuf {
         self.folder.path().join("google.json")
     }
 
@@ -64,31 +65,8 @@ impl Engine for Google {
         Box::pin(async move { Ok(Arc::new(GoogleKms::new("google", self.config())?) as Arc<dyn Backend>) })
     }
 
-    /// Each key signs in one way, fixed when it is made. No P-521, no Ed25519ph, no import; names are for ever.
     fn profile(&self) -> Profile {
-        use SignatureAlgorithm::{Ecdsa, Ed25519, MlDsa, RsaPkcs1};
-        let mut profile = cloud_profile().without_types(&[KeyType::EcdsaP521]);
-        for (key_type, algorithms) in &mut profile.algorithms {
-            *algorithms = match key_type {
-                KeyType::EcdsaP384 => vec![Ecdsa(HashAlgorithm::Sha384)],
-                KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
-                    vec![RsaPkcs1(HashAlgorithm::Sha256)]
-                }
-                KeyType::Ed25519 => vec![Ed25519],
-                KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87 => vec![MlDsa],
-                _ => vec![Ecdsa(HashAlgorithm::Sha256)],
-            };
-        }
-        profile.abilities.push(Ability::Attest);
-        profile.names = Names::restricted(
-            |name| {
-                (1..=63).contains(&name.len())
-                    && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-            },
-            false,
-        );
-        profile.signs_nothing = false;
-        profile
+        profile()
     }
 
     fn pin(&self) -> String {
@@ -98,4 +76,31 @@ impl Engine for Google {
     fn pin_file(&self, _: PinSetup) -> Option<PathBuf> {
         None
     }
+}
+
+/// Each key signs in one way, fixed when it is made. No P-521, no Ed25519ph, no import; names are for ever.
+pub(crate) fn profile() -> Profile {
+    use SignatureAlgorithm::{Ecdsa, Ed25519, MlDsa, RsaPkcs1};
+    let mut profile = cloud_profile().without_types(&[KeyType::EcdsaP521]);
+    for (key_type, algorithms) in &mut profile.algorithms {
+        *algorithms = match key_type {
+            KeyType::EcdsaP384 => vec![Ecdsa(HashAlgorithm::Sha384)],
+            KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
+                vec![RsaPkcs1(HashAlgorithm::Sha256)]
+            }
+            KeyType::Ed25519 => vec![Ed25519],
+            KeyType::MlDsa44 | KeyType::MlDsa65 | KeyType::MlDsa87 => vec![MlDsa],
+            _ => vec![Ecdsa(HashAlgorithm::Sha256)],
+        };
+    }
+    profile.abilities.push(Ability::Attest);
+    profile.names = Names::restricted(
+        |name| {
+            (1..=63).contains(&name.len())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        },
+        false,
+    );
+    profile.signs_nothing = false;
+    profile
 }

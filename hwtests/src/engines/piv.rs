@@ -119,6 +119,7 @@ impl Piv {
             spin: false,
             queue: 4096,
             pin: Some(Arc::new(loader)),
+            pin_ttl: None,
         }
     }
 
@@ -128,7 +129,7 @@ impl Piv {
 }
 
 /// The slots of a card.
-fn slots() -> impl Iterator<Item = KeyName> {
+pub(crate) fn slots() -> impl Iterator<Item = KeyName> {
     // Slot 9e last: by itself it wants no PIN, which most checks are about.
     [0x9a, 0x9c, 0x9d]
         .into_iter()
@@ -165,19 +166,8 @@ impl Engine for Piv {
         })
     }
 
-    /// Firmware 5.7: no P-521 and no ML-DSA, pure Ed25519 only, and nothing like versions.
     fn profile(&self) -> Profile {
-        let mut profile = Profile::full()
-            .without_types(&[KeyType::EcdsaP521, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87])
-            .without_algorithm(SignatureAlgorithm::Ed25519ph)
-            .without(Ability::Rotate);
-        profile.abilities.push(Ability::Attest);
-        profile.identifiers = false;
-        profile.names = self.names.clone();
-        profile.many_keys = slots().count();
-        profile.open_within = Duration::from_secs(1);
-        profile.signatures_a_task = 20;
-        profile
+        profile(self.names.clone())
     }
 
     fn pin(&self) -> String {
@@ -191,4 +181,19 @@ impl Engine for Piv {
     fn logins(&self) -> Option<u64> {
         Some(self.card.state().counters.verifies)
     }
+}
+
+/// Firmware 5.7: no P-521 and no ML-DSA, pure Ed25519 only, and nothing like versions.
+pub(crate) fn profile(names: Names) -> Profile {
+    let mut profile = Profile::full()
+        .without_types(&[KeyType::EcdsaP521, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87])
+        .without_algorithm(SignatureAlgorithm::Ed25519ph)
+        .without(Ability::Rotate);
+    profile.abilities.push(Ability::Attest);
+    profile.identifiers = false;
+    profile.names = names;
+    profile.many_keys = slots().count();
+    profile.open_within = Duration::from_secs(1);
+    profile.signatures_a_task = 20;
+    profile
 }

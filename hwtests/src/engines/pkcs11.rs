@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use signer_core::{Backend, Error, Pin, Result};
+use signer_contract::Profile;
+use signer_core::{Ability, Backend, Error, Pin, Result};
 use signer_driver::{DriverBackend, DriverConfig};
 
 use crate::{programs, toml_path};
@@ -50,7 +51,13 @@ impl Token<'_> {
             spin: false,
             queue: 4096,
             pin: Some(Arc::new(loader)),
+            pin_ttl: None,
         };
         Ok(DriverBackend::start(config).await?)
     }
+}
+
+/// What PKCS#11 has at most, whoever's module it is: no versions of keys.
+pub(crate) fn profile() -> Profile {
+    Profile::full().without(Ability::Rotate)
 }

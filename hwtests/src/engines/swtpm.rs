@@ -392,6 +392,7 @@ impl Engine for SwTpm {
                 spin: false,
                 queue: 4096,
                 pin: Some(Arc::new(loader)),
+                pin_ttl: None,
             };
             let driver = DriverBackend::start(config).await?;
             *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver.clone());
@@ -399,15 +400,8 @@ impl Engine for SwTpm {
         })
     }
 
-    /// What libtpms has, which is less than the house knows: no RSA-4096, Ed25519 or ML-DSA. TPMs have no versions of keys,
-    /// no identifiers that a caller could choose, and no addresses that other programs know. It signs a thousand times a
-    /// second at best, and loads keys a hundred times a second, so there are fewer of both.
     fn profile(&self) -> Profile {
-        let missing =
-            [KeyType::Rsa4096, KeyType::Ed25519, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87];
-        let mut profile = Profile::full().without_types(&missing).without(Ability::Rotate);
-        profile.abilities.push(Ability::Attest);
-        Profile { identifiers: false, addresses: false, many_keys: 100, signatures_a_task: 20, ..profile }
+        profile()
     }
 
     fn pin(&self) -> String {
@@ -417,4 +411,14 @@ impl Engine for SwTpm {
     fn pin_file(&self, pin: PinSetup) -> Option<PathBuf> {
         self.pins.of(pin)
     }
+}
+
+/// What libtpms has, which is less than the house knows: no RSA-4096, Ed25519 or ML-DSA. TPMs have no versions of keys,
+/// no identifiers that a caller could choose, and no addresses that other programs know. It signs a thousand times a
+/// second at best, and loads keys a hundred times a second, so there are fewer of both.
+pub(crate) fn profile() -> Profile {
+    let missing = [KeyType::Rsa4096, KeyType::Ed25519, KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87];
+    let mut profile = Profile::full().without_types(&missing).without(Ability::Rotate);
+    profile.abilities.push(Ability::Attest);
+    Profile { identifiers: false, addresses: false, many_keys: 100, signatures_a_task: 20, ..profile }
 }

@@ -188,16 +188,8 @@ impl Engine for Vault {
         })
     }
 
-    /// The open-source server has neither ML-DSA nor Ed25519ph. Keys come in by `vault transit import` only, and there is no
-    /// place for certificates.
     fn profile(&self) -> Profile {
-        let profile = Profile::full()
-            .without_types(&[KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87])
-            .without_algorithm(SignatureAlgorithm::Ed25519ph)
-            .without(Ability::Import)
-            .without(Ability::StoreCertificate)
-            .without(Ability::Unlock);
-        Profile { imports: Vec::new(), identifiers: false, pins: false, many_keys: 300, ..profile }
+        profile()
     }
 
     fn pin(&self) -> String {
@@ -207,4 +199,16 @@ impl Engine for Vault {
     fn pin_file(&self, pin: PinSetup) -> Option<PathBuf> {
         self.tokens.of(pin)
     }
+}
+
+/// The open-source server has neither ML-DSA nor Ed25519ph. Keys come in by `vault transit import` only, and there is no
+/// place for certificates.
+pub(crate) fn profile() -> Profile {
+    let profile = Profile::full()
+        .without_types(&[KeyType::MlDsa44, KeyType::MlDsa65, KeyType::MlDsa87])
+        .without_algorithm(SignatureAlgorithm::Ed25519ph)
+        .without(Ability::Import)
+        .without(Ability::StoreCertificate)
+        .without(Ability::Unlock);
+    Profile { imports: Vec::new(), identifiers: false, pins: false, many_keys: 300, ..profile }
 }

@@ -136,6 +136,22 @@ impl Dedup {
         Ok(same.then_some(index))
     }
 
+    /// Looks an entry up that the caller has taken already.
+    pub(crate) fn find(&self, identity: &Hash, storage: &dyn Objects, format: Format) -> Result<Option<u64>> {
+        if let Some(index) = self.memory().recent.get(identity) {
+            return Ok(Some(*index));
+        }
+        self.in_file(identity, storage, format)
+    }
+
+    /// Takes over what other processes have put into the log.
+    pub(crate) fn learn(&self, storage: &dyn Objects, format: Format, from: u64, size: u64) -> Result<()> {
+        each_tile(storage, format, from, size, |entries| {
+            self.published(entries);
+            Ok(())
+        })
+    }
+
     /// Entries are in the log, from this index on.
     pub(crate) fn published(&self, entries: Vec<(Hash, u64)>) {
         {
@@ -209,6 +225,17 @@ fn catch_up(
     from: u64,
     size: u64,
 ) -> Result<()> {
+    each_tile(storage, format, from, size, |entries| insert(connection, &entries).map_err(|e| failed(&e)))
+}
+
+/// Reads the entries from one index to another, a tile at a time: their identities and indices.
+fn each_tile(
+    storage: &dyn Objects,
+    format: Format,
+    from: u64,
+    size: u64,
+    mut take: impl FnMut(Vec<(Hash, u64)>) -> Result<()>,
+) -> Result<()> {
     let mut at = from;
     while at < size {
         let tile = at / WIDTH;
@@ -222,8 +249,7 @@ fn catch_up(
             .enumerate()
             .map(|(i, e)| (e.identity(), tile * WIDTH + i as u64))
             .filter(|(_, i)| *i >= at);
-        let new: Vec<_> = new.collect();
-        insert(connection, &new).map_err(|e| failed(&e))?;
+        take(new.collect())?;
         at = tile * WIDTH + width;
     }
     Ok(())

@@ -38,7 +38,7 @@ use crate::{
     note::NoteKey,
     sequencer::rebuild,
     signing::now_millis,
-    storage::{Batch, Recovered, Storage},
+    storage::{Batch, Recovered, Storage, Swap},
     tile::TileId,
 };
 
@@ -145,6 +145,12 @@ fn closed() -> Error {
     Error::new(ErrorKind::DeviceGone, "the log is being closed").next("try again when it is back")
 }
 
+/// Another process writes, in spite of the lock.
+fn overtaken() -> Error {
+    Error::new(ErrorKind::Denied, "somebody else writes this log")
+        .next("stop whatever else does, run `signer-log check`, and start again")
+}
+
 impl Ledger {
     /// Opens a ledger: finishes or forgets what the last process left half done. Blocks while it reads. `key` verifies the
     /// checkpoint that is there; without it, that is done when the key has been opened, before anything is signed.
@@ -156,10 +162,20 @@ impl Ledger {
         open_key: OpenKey,
         limits: &LedgerLimits,
     ) -> Result<Self> {
-        let Recovered { snapshot, batches, checkpoint: note } = storage.recover()?;
+        // Others would be found out only by a compare-and-swap that has failed, after callers were answered.
+        if storage.shared().is_some() {
+            return Err(Error::bad_request(
+                "such a log has one writer, and several may write to this storage",
+            )
+            .next("keep it in a folder"));
+        }
+        let Recovered { snapshot, batches, checkpoint: note, sealed } = storage.recover()?;
+        if sealed {
+            return Err(Error::new(ErrorKind::Denied, "the log is closed for ever").next("begin another one"));
+        }
         let published = note.as_deref().map(|note| read_checkpoint(note, origin, key)).transpose()?;
         let checkpoint = published.as_ref().map(|p| &p.checkpoint);
-        let (frontier, _) = rebuild(&*storage, format, snapshot, &batches, checkpoint)?;
+        let frontier = rebuild(&*storage, format, snapshot, &batches, checkpoint)?;
         let size = frontier.size();
         let signed = checkpoint.map(|c| c.size);
         let condition = Condition {
@@ -417,6 +433,10 @@ impl Sequencer {
         } else {
             shared.write_tiles().and_then(|_| shared.storage.stage(batch, &snapshot))
         };
+        let staged = staged.and_then(|swap| match swap {
+            Swap::Done => Ok(()),
+            Swap::Overtaken => Err(overtaken()),
+        });
         if let Err(error) = staged {
             tracing::warn!("a batch is refused: {error}");
             lock(&shared.condition).append_error = Some(error.clone());

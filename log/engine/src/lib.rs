@@ -8,6 +8,7 @@
 
 mod check;
 mod checkpoint;
+mod compact;
 mod dedup;
 mod format;
 mod frontier;
@@ -19,9 +20,11 @@ mod signing;
 pub mod storage;
 mod tile;
 mod tree;
+mod witness;
 
 pub use check::{Findings, check};
 pub use checkpoint::Checkpoint;
+pub use compact::CompactTree;
 pub use format::{EntryRef, Format, MAX_ENTRY, TimestampedEntry, timestamped_entry};
 pub use frontier::StoredNodes;
 pub use ledger::{Condition, Durable, Ledger, LedgerLimits, OpenKey};
@@ -29,9 +32,13 @@ pub use log::{Appended, Build, FROZEN, Limits, Log, Published, Submitted, Ticket
 pub use note::{MAX_NOTE, Note, NoteKey, NoteKind, digitally_signed};
 pub use sequencer::freeze;
 pub use signing::{CheckpointSigner, now_millis};
-pub use storage::{Entry, Folder, LocalStorage, Mirror, Mirrored, Objects, Storage, read_entry_tile};
+pub use storage::{
+    Bucket, BucketStorage, Entry, Folder, LocalStorage, Mirror, Mirrored, Objects, Storage, Swap,
+    read_entry_tile,
+};
 pub use tile::{TileId, TileKind, WIDTH, partial_tiles};
 pub use tree::{
     Edge, Hash, Nodes, consistency_proof, empty_root, leaf_hash, node_hash, verify_consistency,
     verify_inclusion,
 };
+pub use witness::{Prove, Refused, Witness, Witnesses};

@@ -19,7 +19,7 @@ use crate::{
     format::Format,
     frontier::StoredNodes,
     note::NoteKey,
-    sequencer::{self, Sequencer, Waiting},
+    sequencer::{self, Found, Sequencer, Waiting},
     signing::CheckpointSigner,
     storage::{Entry, Objects, Storage},
     tree::{Edge, Hash, verify_inclusion},
@@ -62,8 +62,9 @@ pub(crate) struct Shared {
     pub(crate) stuck: AtomicBool,
     pub(crate) published: watch::Sender<Arc<Published>>,
     pub(crate) batches: AtomicU64,
+    /// Set when the log takes on nothing more, for ever.
+    pub(crate) frozen: AtomicBool,
     key: NoteKey,
-    frozen: bool,
     /// Taken when the log is closed.
     submissions: Mutex<Option<mpsc::Sender<Waiting>>>,
     sender: mpsc::WeakSender<Waiting>,
@@ -102,8 +103,9 @@ pub struct Appended {
     pub checkpoint: Arc<str>,
 }
 
-/// Makes an entry when its index and its time (milliseconds since 1970) are known.
-pub type Build = Box<dyn FnOnce(u64, u64) -> Entry + Send>;
+/// Makes an entry when its index and its time (milliseconds since 1970) are known. Asked again when another process took
+/// the index.
+pub type Build = Box<dyn Fn(u64, u64) -> Entry + Send>;
 
 /// What became of a submission.
 pub enum Submitted {
@@ -142,11 +144,12 @@ impl Log {
     pub async fn open(
         storage: Arc<dyn Storage>,
         format: Format,
-        signer: CheckpointSigner,
+        mut signer: CheckpointSigner,
         limits: Limits,
     ) -> Result<Self> {
         let key = signer.key().clone();
-        let (published, frontier, signer) = sequencer::recover(&storage, format, signer).await?;
+        let Found { published, frontier, sealed } =
+            sequencer::recover(&storage, format, &mut signer, None).await?;
         let dedup = Dedup::open(&*storage, format, frontier.size())?;
         let (sender, receiver) = mpsc::channel(limits.waiting);
         let closing = Arc::new(AtomicBool::new(false));
@@ -159,7 +162,7 @@ impl Log {
             published: watch::Sender::new(Arc::new(published)),
             batches: AtomicU64::new(0),
             key,
-            frozen: limits.frozen,
+            frozen: AtomicBool::new(limits.frozen || sealed),
             sender: sender.downgrade(),
             submissions: Mutex::new(Some(sender)),
             sequencer: Mutex::new(None),
@@ -168,6 +171,7 @@ impl Log {
         let thread = Sequencer {
             shared: Arc::downgrade(&shared),
             storage: shared.storage.clone(),
+            format,
             frontier,
             signer,
             limits,
@@ -240,7 +244,7 @@ impl Log {
 
     /// Whether it takes on nothing more.
     pub fn is_frozen(&self) -> bool {
-        self.shared.frozen || self.shared.published.borrow().is_frozen()
+        self.shared.frozen.load(Ordering::Relaxed) || self.shared.published.borrow().is_frozen()
     }
 
     /// How many batches were published since the start.

@@ -1,6 +1,6 @@
 //! Signed notes (C2SP `signed-note`): text, a blank line, and signatures by named keys.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use signer_core::{Error, ErrorKind, HashAlgorithm, Input, KeyType, PublicKey, Result, SignatureAlgorithm};
@@ -279,6 +279,24 @@ impl Note {
     /// The text, with its last line's end. Nothing in it may be believed before [`Note::verify`].
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// All signatures, verified or not: the name of the key, its four bytes, and the signature.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, [u8; 4], &[u8])> {
+        self.signatures.iter().map(|(name, hint, signature)| (&**name, *hint, &**signature))
+    }
+
+    /// The signature lines by `key`, verified, as they stand in the note. Empty when there is none.
+    pub fn lines_by(&self, key: &NoteKey) -> Result<String> {
+        let mut lines = String::new();
+        for (name, hint, signature) in &self.signatures {
+            if *name == key.name && *hint == key.hint() {
+                key.verify(&self.text, signature)?;
+                let blob = STANDARD.encode([&hint[..], signature].concat());
+                let _ = writeln!(lines, "— {name} {blob}");
+            }
+        }
+        Ok(lines)
     }
 
     /// Verifies the signatures by `key`, and gives the time that the last of them states (0 for kinds without one).

@@ -19,12 +19,12 @@ use tokio::{
 
 use crate::{
     checkpoint::Checkpoint,
-    format::Format,
-    frontier::{Frontier, Growth, View},
-    log::{Appended, Build, Limits, Published, Shared},
+    format::{Format, timestamped_entry},
+    frontier::{Frontier, Growth, StoredNodes, View},
+    log::{Appended, Build, Limits, Published, Shared, prove_stored},
     signing::{CheckpointSigner, now_millis},
-    storage::{Batch, Recovered, Storage},
-    tree::{Edge, Hash, consistency_proof},
+    storage::{Batch, Recovered, Storage, Swap},
+    tree::{Edge, Hash, Nodes, consistency_proof},
 };
 
 /// One entry that waits for its turn.
@@ -38,6 +38,7 @@ pub(crate) struct Waiting {
 pub(crate) struct Sequencer {
     pub(crate) shared: Weak<Shared>,
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) format: Format,
     pub(crate) frontier: Frontier,
     pub(crate) signer: CheckpointSigner,
     pub(crate) limits: Limits,
@@ -48,64 +49,131 @@ pub(crate) struct Sequencer {
 /// Pauses between tries to publish what is durable already.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often a batch may lose its place to another process before its callers are asked to come again.
+const LOSSES: u32 = 20;
+
+/// What comes next.
+enum Next {
+    Entry(Waiting),
+    /// Nothing came for a while.
+    Quiet,
+    End,
+}
 
 impl Sequencer {
     pub(crate) fn run(mut self, mut incoming: mpsc::Receiver<Waiting>) {
         let mut time = 0;
-        while let Some(first) = incoming.blocking_recv() {
+        loop {
+            let first = match self.next(&mut incoming) {
+                Next::Entry(first) => first,
+                Next::Quiet if self.follow() => continue,
+                Next::Quiet | Next::End => break,
+            };
             time = now_millis().max(time);
             let mut batch = Batch { begin: self.frontier.size(), entries: Vec::new() };
             let mut waiting = Vec::new();
             let mut bytes = 0;
             let mut next = Some(first);
-            while let Some(mut one) = next {
-                let index = batch.begin + batch.entries.len() as u64;
-                let entry = std::mem::replace(&mut one.build, Box::new(|_, _| unreachable!("built once")))(
-                    index, time,
-                );
+            while let Some(one) = next {
+                let entry = (one.build)(batch.begin + batch.entries.len() as u64, time);
                 bytes += entry.data.len();
                 batch.entries.push(entry);
                 waiting.push(one);
                 let room = batch.entries.len() < self.limits.batch_entries && bytes < self.limits.batch_bytes;
                 next = if room { incoming.try_recv().ok() } else { None };
             }
-            if !self.append(&batch, waiting, time) {
+            if !self.append(batch, waiting, time) {
                 break;
             }
         }
     }
 
+    fn next(&self, incoming: &mut mpsc::Receiver<Waiting>) -> Next {
+        let next = match self.storage.shared() {
+            None => incoming.blocking_recv(),
+            Some(pause) => {
+                let next = async { tokio::time::timeout(pause, incoming.recv()).await };
+                match self.runtime.block_on(next) {
+                    Ok(next) => next,
+                    Err(_) => return Next::Quiet,
+                }
+            }
+        };
+        next.map_or(Next::End, Next::Entry)
+    }
+
     /// One batch, from beginning to end. `false` when the log has to end.
-    fn append(&mut self, batch: &Batch, mut waiting: Vec<Waiting>, time: u64) -> bool {
-        // 1. The entries are durable, or none of them is in the log.
-        if let Err(e) = self.storage.stage(batch, &|| self.frontier.to_bytes()) {
-            tracing::warn!("a batch is refused: {e}");
-            self.set_health(Some(&e));
-            let identities: Vec<_> = waiting.iter().map(|w| w.identity).collect();
-            if let Some(shared) = self.shared.upgrade() {
-                shared.dedup.failed(&identities, &e);
-            }
-            for one in waiting {
-                let _ = one.published.send(Err(e.clone()));
-            }
-            return true;
+    fn append(&mut self, mut batch: Batch, mut waiting: Vec<Waiting>, time: u64) -> bool {
+        // 1. The entries are durable, or nobody relies on them.
+        let mut losses = 0;
+        loop {
+            let error = match self.storage.stage(&batch, &|| self.frontier.to_bytes()) {
+                Ok(Swap::Done) => break,
+                Ok(Swap::Overtaken) if losses < LOSSES => match self.catch_up() {
+                    Ok(()) => {
+                        losses += 1;
+                        waiting = self.answer_known(waiting);
+                        if waiting.is_empty() {
+                            return true;
+                        }
+                        let begin = self.frontier.size();
+                        let entries = waiting.iter().zip(begin..).map(|(one, at)| (one.build)(at, time));
+                        batch = Batch { begin, entries: entries.collect() };
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                Ok(Swap::Overtaken) => Error::new(
+                    ErrorKind::Busy { retry_after: Duration::from_secs(1) },
+                    "other servers of this log are always first",
+                )
+                .next("try again in a moment"),
+                Err(error) => error,
+            };
+            self.refuse(waiting, &error);
+            return !is_hopeless(&error);
         }
-        for (at, one) in waiting.iter_mut().enumerate() {
+        for (one, index) in waiting.iter_mut().zip(batch.begin..) {
             if let Some(durable) = one.durable.take() {
-                let _ = durable.send((batch.begin + at as u64, time));
+                let _ = durable.send((index, time));
             }
         }
         let mut growth = Growth::default();
         batch.entries.iter().for_each(|entry| self.frontier.push(entry, &mut growth));
         self.frontier.finish(&mut growth);
         // 2 to 4. Now they must be published: there is no way back, only again.
-        let Some(published) = self.publish_until_it_works(&mut growth) else { return false };
+        let Some((published, by)) = self.publish_until_it_works(&mut growth) else { return false };
         // 5. The callers are answered.
-        self.answer(batch, waiting, &growth, &published);
+        let (begin, count) = (batch.begin, batch.entries.len());
+        let size = published.checkpoint.size;
+        let proofs = match by {
+            By::Us => {
+                let view = View { frontier: &self.frontier, growth: &growth, storage: &*self.storage };
+                proofs(size, &view, begin, count)
+            }
+            By::Another => proofs(size, &StoredNodes::new(&*self.storage, size), begin, count),
+        };
+        self.answer(begin, waiting, proofs, &published);
         true
     }
 
-    fn publish_until_it_works(&mut self, growth: &mut Growth) -> Option<Published> {
+    /// Nobody may rely on these.
+    fn refuse(&self, waiting: Vec<Waiting>, error: &Error) {
+        tracing::warn!("a batch is refused: {error}");
+        // That others are first, or that the log is frozen, is no illness.
+        if is_hopeless(error) || !matches!(error.kind(), ErrorKind::Busy { .. } | ErrorKind::Denied) {
+            self.set_health(Some(error));
+        }
+        let identities: Vec<_> = waiting.iter().map(|w| w.identity).collect();
+        if let Some(shared) = self.shared.upgrade() {
+            shared.dedup.failed(&identities, error);
+        }
+        for one in waiting {
+            let _ = one.published.send(Err(error.clone()));
+        }
+    }
+
+    fn publish_until_it_works(&mut self, growth: &mut Growth) -> Option<(Arc<Published>, By)> {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.publish(growth) {
@@ -124,9 +192,7 @@ impl Sequencer {
                 shared.stuck.store(true, Ordering::Relaxed);
             }
             // Somebody else writes this log, or it would fork: going on would make it worse.
-            let hopeless = error.kind() == ErrorKind::Denied
-                && error.advice().is_some_and(|a| a.contains("signer-log check"));
-            if hopeless || self.closing.load(Ordering::Relaxed) {
+            if is_hopeless(&error) || self.closing.load(Ordering::Relaxed) {
                 return None;
             }
             std::thread::sleep(pause);
@@ -134,50 +200,103 @@ impl Sequencer {
         }
     }
 
-    fn publish(&mut self, growth: &mut Growth) -> Result<Published> {
+    fn publish(&mut self, growth: &mut Growth) -> Result<(Arc<Published>, By)> {
         // 2. Whoever will read the checkpoint finds its tiles.
         self.storage.write_tiles(&growth.tiles)?;
+        // Written: a further try would not have to do it again.
+        growth.tiles.clear();
         let view = View { frontier: &self.frontier, growth, storage: &*self.storage };
         // 3. Signed only if it extends what was signed last.
         let size = self.frontier.size();
         let root = Edge::new(size, &view)?.root();
         let expected = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
-        let published = sign_and_publish(
-            &*self.storage,
-            &view,
-            &mut self.signer,
-            (size, root),
-            expected.as_deref(),
-            &self.runtime,
-        )?;
-        // Written: a further try would not have to do it again.
-        growth.tiles.clear();
-        Ok(published)
+        let signed =
+            sign_and_publish(&*self.storage, &view, &mut self.signer, (size, root), expected.as_deref());
+        if let Some(published) = self.runtime.block_on(signed)? {
+            let published = Arc::new(published);
+            if let Some(shared) = self.shared.upgrade() {
+                shared.published.send_replace(published.clone());
+            }
+            return Ok((published, By::Us));
+        }
+        // Another process has finished our batch, and perhaps more.
+        self.catch_up()?;
+        let shared = self.shared.upgrade().ok_or_else(|| Error::internal("the log is being closed"))?;
+        let published = shared.published.borrow().clone();
+        if published.checkpoint.size < size {
+            return Err(Error::new(ErrorKind::DeviceGone, "the storage gives old checkpoints"));
+        }
+        Ok((published, By::Another))
     }
 
-    fn answer(&self, batch: &Batch, waiting: Vec<Waiting>, growth: &Growth, published: &Published) {
+    fn answer(
+        &self,
+        begin: u64,
+        waiting: Vec<Waiting>,
+        proofs: Vec<Result<Vec<Hash>>>,
+        published: &Published,
+    ) {
         let Some(shared) = self.shared.upgrade() else { return };
         shared.batches.fetch_add(1, Ordering::Relaxed);
-        let (size, root) = (published.checkpoint.size, published.checkpoint.root);
-        let checkpoint = published.note.clone();
-        shared.published.send_replace(Arc::new(Published {
-            checkpoint: published.checkpoint.clone(),
-            note: checkpoint.clone(),
-        }));
-        let view = View { frontier: &self.frontier, growth, storage: &*self.storage };
-        let edge = Edge::new(size, &view);
         let mut entries = Vec::with_capacity(waiting.len());
-        for (at, one) in waiting.into_iter().enumerate() {
-            let index = batch.begin + at as u64;
-            let proof =
-                edge.as_ref().map_err(Clone::clone).and_then(|edge| edge.inclusion_proof(index, &view));
+        for ((one, proof), index) in waiting.into_iter().zip(proofs).zip(begin..) {
             entries.push((one.identity, index));
-            let answer =
-                proof.map(|proof| Appended { index, size, root, proof, checkpoint: checkpoint.clone() });
             // Nobody may be waiting any more.
-            let _ = one.published.send(answer);
+            let _ = one.published.send(proof.map(|proof| appended(index, proof, published)));
         }
         shared.dedup.published(entries);
+    }
+
+    /// Answers those whose entry another process has put into the log since; gives the others.
+    fn answer_known(&self, waiting: Vec<Waiting>) -> Vec<Waiting> {
+        let Some(shared) = self.shared.upgrade() else { return waiting };
+        let published = shared.published.borrow().clone();
+        let tree = (published.checkpoint.size, &published.checkpoint.root);
+        let mut unknown = Vec::new();
+        for one in waiting {
+            let known = shared.dedup.find(&one.identity, &*self.storage, self.format);
+            let Ok(Some(index)) = known else {
+                unknown.push(one);
+                continue;
+            };
+            let proven = prove_stored(&*self.storage, self.format, tree, index);
+            if let (Ok((_, entry)), Some(durable)) = (&proven, one.durable) {
+                let time = timestamped_entry(entry).map_or(0, |parts| parts.timestamp);
+                let _ = durable.send((index, time));
+            }
+            let _ = one.published.send(proven.map(|(proof, _)| appended(index, proof, &published)));
+        }
+        unknown
+    }
+
+    /// Looks whether another process has appended something. `false` when the log has to end.
+    fn follow(&mut self) -> bool {
+        let published = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
+        let result = match self.storage.read("checkpoint") {
+            Ok(note) if note.as_deref() == published.as_ref().map(|note| note.as_bytes()) => Ok(()),
+            Ok(_) => self.catch_up(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            tracing::warn!("the log cannot be followed: {error}");
+        }
+        self.set_health(result.as_ref().err());
+        !result.is_err_and(|error| is_hopeless(&error))
+    }
+
+    /// Takes over what other processes have appended, and finishes what one of them has left half done.
+    fn catch_up(&mut self) -> Result<()> {
+        let known = self.frontier.size();
+        let recovered = recover(&self.storage, self.format, &mut self.signer, Some(&self.frontier));
+        let Found { published, frontier, sealed } = self.runtime.block_on(recovered)?;
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        shared.dedup.learn(&*self.storage, self.format, known, frontier.size())?;
+        self.frontier = frontier;
+        shared.published.send_replace(Arc::new(published));
+        if sealed && !shared.frozen.swap(true, Ordering::Relaxed) {
+            tracing::info!("the log has been frozen");
+        }
+        Ok(())
     }
 
     fn set_health(&self, error: Option<&Error>) {
@@ -187,85 +306,167 @@ impl Sequencer {
     }
 }
 
-/// Steps 3 and 4 for a tree whose tiles are written.
-pub(crate) fn sign_and_publish(
+/// Who has published what covers a batch.
+#[derive(Clone, Copy)]
+enum By {
+    Us,
+    Another,
+}
+
+fn is_hopeless(error: &Error) -> bool {
+    error.kind() == ErrorKind::Denied && error.advice().is_some_and(|a| a.contains("signer-log check"))
+}
+
+fn appended(index: u64, proof: Vec<Hash>, published: &Published) -> Appended {
+    let (size, root) = (published.checkpoint.size, published.checkpoint.root);
+    Appended { index, size, root, proof, checkpoint: published.note.clone() }
+}
+
+/// The inclusion proofs of entries that follow each other.
+fn proofs(size: u64, nodes: &impl Nodes, begin: u64, count: usize) -> Vec<Result<Vec<Hash>>> {
+    let edge = Edge::new(size, nodes);
+    let prove = |index| edge.as_ref().map_err(Clone::clone)?.inclusion_proof(index, nodes);
+    (begin..).take(count).map(prove).collect()
+}
+
+/// Steps 3 and 4 for a tree whose tiles are written. `None` when another process has published since.
+pub(crate) async fn sign_and_publish(
     storage: &dyn Storage,
     view: &View<'_>,
     signer: &mut CheckpointSigner,
     (size, root): (u64, Hash),
     expected: Option<&str>,
-    runtime: &Handle,
-) -> Result<Published> {
+) -> Result<Option<Published>> {
     let proof = consistency_proof(signer.size(), size, view)?;
-    let note = runtime.block_on(signer.sign(size, root, Vec::new(), &proof))?;
+    let note = signer.sign(size, root, Vec::new(), &proof).await?;
+    let note = signer.cosigned(note, size, view).await?;
     // 4. By compare-and-swap: if somebody else has published since, nothing of ours is seen.
-    storage.publish(expected.map(str::as_bytes), note.as_bytes())?;
+    if storage.publish(expected.map(str::as_bytes), note.as_bytes())? == Swap::Overtaken {
+        return Ok(None);
+    }
     let checkpoint =
         Checkpoint { origin: signer.key().name().to_owned(), size, root, extensions: Vec::new() };
-    Ok(Published { checkpoint, note: note.into() })
+    Ok(Some(Published { checkpoint, note: note.into() }))
 }
 
-/// What a start does: brings the tree to where the durable entries end, and publishes that.
+/// Where a log stands.
+pub(crate) struct Found {
+    pub(crate) published: Published,
+    pub(crate) frontier: Frontier,
+    pub(crate) sealed: bool,
+}
+
+/// What a start does: brings the tree to where the durable entries end, and publishes that. `known` is a tree of this log that
+/// need not be read again.
 pub(crate) async fn recover(
     storage: &Arc<dyn Storage>,
     format: Format,
-    mut signer: CheckpointSigner,
-) -> Result<(Published, Frontier, CheckpointSigner)> {
-    let Recovered { snapshot, batches, checkpoint } = storage.recover()?;
-    let note = checkpoint;
-    let checkpoint = match &note {
-        Some(note) => Some(signer.resume(note).map_err(|e| {
-            Error::new(e.kind(), "the log's checkpoint is not by this log's key").vendor(e.what()).next(
-                "give the log the key and origin that it was made with; if they are the same, the file `checkpoint` is \
-                 damaged: restore it from a mirror or a backup",
-            )
-        })?),
-        None => None,
-    };
-    let (frontier, growth) = rebuild(&**storage, format, snapshot, &batches, checkpoint.as_ref())?;
-    let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
+    signer: &mut CheckpointSigner,
+    known: Option<&Frontier>,
+) -> Result<Found> {
+    for _ in 0..LOSSES {
+        if let Some(found) = recover_once(storage, format, signer, known).await? {
+            return Ok(found);
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Busy { retry_after: Duration::from_secs(1) },
+        "other servers of this log publish faster than this one can read",
+    )
+    .next("try again in a moment"))
+}
+
+/// `None` when another process has published meanwhile.
+async fn recover_once(
+    storage: &Arc<dyn Storage>,
+    format: Format,
+    signer: &mut CheckpointSigner,
+    known: Option<&Frontier>,
+) -> Result<Option<Found>> {
+    let recovered = storage.recover()?;
+    let (note, sealed) = (recovered.checkpoint.clone(), recovered.sealed);
+    let checkpoint = note.as_deref().map(|note| read_checkpoint(note, signer)).transpose()?;
+    let covered = checkpoint.as_ref().map_or(0, |c| c.size);
+    // After a crash of the machine, what a folder's journal has may be missing in its tiles.
+    let must_write = recovered.snapshot.is_some();
+    let (mut frontier, batches) = begin_with(recovered, covered, format, known, storage)?;
+    let mut growth = replay(&mut frontier, &batches)?;
     let size = frontier.size();
+    if must_write || size > covered {
+        frontier.finish(&mut growth);
+        storage.write_tiles(&growth.tiles)?;
+    }
+    let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
     if let Some(checkpoint) = &checkpoint {
+        agree(checkpoint, size, &view)?;
+        signer.resume(checkpoint, &view)?;
         if checkpoint.size == size {
             let note = String::from_utf8(note.unwrap_or_default()).unwrap_or_default().into();
-            return Ok((Published { checkpoint: checkpoint.clone(), note }, frontier, signer));
+            let published = Published { checkpoint: checkpoint.clone(), note };
+            return Ok(Some(Found { published, frontier, sealed }));
         }
         tracing::info!("finishing {} entries that were durable and not published", size - checkpoint.size);
     }
     let root = Edge::new(size, &view)?.root();
-    let proof = consistency_proof(signer.size(), size, &view)?;
-    let new = signer.sign(size, root, Vec::new(), &proof).await?;
-    storage.publish(note.as_deref(), new.as_bytes())?;
-    let checkpoint =
-        Checkpoint { origin: signer.key().name().to_owned(), size, root, extensions: Vec::new() };
-    Ok((Published { checkpoint, note: new.into() }, frontier, signer))
+    let expected = note.as_deref().map(|note| std::str::from_utf8(note).unwrap_or_default());
+    let published = sign_and_publish(&**storage, &view, signer, (size, root), expected).await?;
+    Ok(published.map(|published| Found { published, frontier, sealed }))
 }
 
-/// The tree as the durable entries make it, with its tiles written. The published checkpoint must be one of it.
+fn read_checkpoint(note: &[u8], signer: &CheckpointSigner) -> Result<Checkpoint> {
+    Checkpoint::verified(note, signer.key()).map_err(|e| {
+        Error::new(e.kind(), "the log's checkpoint is not by this log's key").vendor(e.what()).next(
+            "give the log the key and origin that it was made with; if they are the same, the file `checkpoint` is \
+             damaged: restore it from a mirror or a backup",
+        )
+    })
+}
+
+/// The tree to begin with, and the batches that are not in it.
+fn begin_with(
+    recovered: Recovered,
+    covered: u64,
+    format: Format,
+    known: Option<&Frontier>,
+    storage: &Arc<dyn Storage>,
+) -> Result<(Frontier, Vec<Batch>)> {
+    let Recovered { snapshot, batches, .. } = recovered;
+    if let Some(snapshot) = snapshot {
+        return Ok((Frontier::from_bytes(format, &snapshot)?, batches));
+    }
+    let of_size = |size: u64| known.filter(|known| known.size() == size).cloned();
+    if let Some(known) = of_size(covered) {
+        let begins_there = batches.first().is_some_and(|batch| batch.begin == covered);
+        return Ok((known, if begins_there { batches } else { Vec::new() }));
+    }
+    let end = batches.last().map_or(0, |batch| batch.begin + batch.entries.len() as u64);
+    if let (Some(first), true) = (batches.first(), covered == end)
+        && let Some(known) = of_size(first.begin)
+    {
+        return Ok((known, batches));
+    }
+    let tree = match covered {
+        0 => Frontier::new(format),
+        _ => Frontier::from_tiles(format, covered, &**storage)?,
+    };
+    // What the checkpoint covers is in the tiles.
+    Ok((tree, if end > covered { batches } else { Vec::new() }))
+}
+
+/// The tree as the durable entries of a folder make it, with its tiles written. The published checkpoint must be one of it.
 pub(crate) fn rebuild(
     storage: &dyn Storage,
     format: Format,
     snapshot: Option<Vec<u8>>,
     batches: &[Batch],
     checkpoint: Option<&Checkpoint>,
-) -> Result<(Frontier, Growth)> {
+) -> Result<Frontier> {
     let mut frontier = match (snapshot, checkpoint) {
         (Some(snapshot), _) => Frontier::from_bytes(format, &snapshot)?,
         (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, storage)?,
         (None, None) => Frontier::new(format),
     };
-    let mut growth = Growth::default();
-    for batch in batches {
-        if batch.begin != frontier.size() {
-            return Err(Error::internal(format!(
-                "the journal goes on at entry {} where {} was expected",
-                batch.begin,
-                frontier.size()
-            ))
-            .next("restore the whole folder from one backup, or from a mirror"));
-        }
-        batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
-    }
+    let mut growth = replay(&mut frontier, batches)?;
     if !batches.is_empty() {
         frontier.finish(&mut growth);
         storage.write_tiles(&growth.tiles)?;
@@ -274,7 +475,24 @@ pub(crate) fn rebuild(
         let view = View { frontier: &frontier, growth: &growth, storage };
         agree(checkpoint, frontier.size(), &view)?;
     }
-    Ok((frontier, growth))
+    Ok(frontier)
+}
+
+/// Puts the batches of a journal into the tree.
+fn replay(frontier: &mut Frontier, batches: &[Batch]) -> Result<Growth> {
+    let mut growth = Growth::default();
+    for batch in batches {
+        if batch.begin != frontier.size() {
+            return Err(Error::internal(format!(
+                "the journal goes on at entry {} where {} was expected",
+                batch.begin,
+                frontier.size()
+            ))
+            .next("restore the whole log from one backup, or from a mirror"));
+        }
+        batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
+    }
+    Ok(growth)
 }
 
 /// Whether the published checkpoint is one of this tree.
@@ -297,23 +515,38 @@ fn agree(checkpoint: &Checkpoint, size: u64, view: &View<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Closes a log for ever: everything durable is published, and the last checkpoint says that it is the last. The log must
-/// not be open. A log of tree heads (RFC 6962) has no room for the line; whoever serves it has to know.
+/// Closes a log for ever: everything durable is published, and the last checkpoint says that it is the last. A log in a folder
+/// must not be open. A log of tree heads (RFC 6962) has no room for the line; whoever serves it has to know.
 pub async fn freeze(
     storage: Arc<dyn Storage>,
     format: Format,
-    signer: CheckpointSigner,
+    mut signer: CheckpointSigner,
 ) -> Result<Checkpoint> {
     let tree_heads = signer.key().kind() == crate::NoteKind::TreeHead;
-    let (published, _, mut signer) = recover(&storage, format, signer).await?;
-    if tree_heads || published.is_frozen() {
-        return Ok(published.checkpoint);
+    for _ in 0..LOSSES {
+        let Found { published, frontier, sealed } = recover(&storage, format, &mut signer, None).await?;
+        // From here on nobody can stage anything more.
+        if !sealed && storage.seal()? == Swap::Overtaken {
+            continue;
+        }
+        if tree_heads || published.is_frozen() {
+            return Ok(published.checkpoint);
+        }
+        let line = format!("{}{}", crate::log::FROZEN, unix_date(now_millis() / 1000));
+        let (size, root) = (published.checkpoint.size, published.checkpoint.root);
+        let note = signer.sign(size, root, vec![line.clone()], &[]).await?;
+        let growth = Growth::default();
+        let view = View { frontier: &frontier, growth: &growth, storage: &*storage };
+        let note = signer.cosigned(note, size, &view).await?;
+        if storage.publish(Some(published.note.as_bytes()), note.as_bytes())? == Swap::Done {
+            return Ok(Checkpoint { extensions: vec![line], ..published.checkpoint });
+        }
     }
-    let line = format!("{}{}", crate::log::FROZEN, unix_date(now_millis() / 1000));
-    let (size, root) = (published.checkpoint.size, published.checkpoint.root);
-    let note = signer.sign(size, root, vec![line.clone()], &[]).await?;
-    storage.publish(Some(published.note.as_bytes()), note.as_bytes())?;
-    Ok(Checkpoint { extensions: vec![line], ..published.checkpoint })
+    Err(Error::new(
+        ErrorKind::Busy { retry_after: Duration::from_secs(1) },
+        "other servers of this log are always first",
+    )
+    .next("stop them, and freeze the log again"))
 }
 
 /// A time as `date` writes it in UTC: `Fri Nov 27 01:35:05 UTC 2026`.

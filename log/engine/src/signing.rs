@@ -10,7 +10,8 @@ use signer_core::{Error, ErrorKind, Input, Result, SignRequest, Signer};
 use crate::{
     checkpoint::Checkpoint,
     note::{NoteKey, NoteKind},
-    tree::{Hash, empty_root, verify_consistency},
+    tree::{Hash, Nodes, consistency_proof, empty_root, verify_consistency},
+    witness::Witnesses,
 };
 
 /// How long the key may take for one checkpoint.
@@ -24,6 +25,7 @@ pub struct CheckpointSigner {
     last: (u64, Hash),
     /// The last time that was stated.
     time: u64,
+    witnesses: Option<Arc<dyn Witnesses>>,
 }
 
 impl CheckpointSigner {
@@ -37,7 +39,14 @@ impl CheckpointSigner {
             NoteKey::of_log(origin, public_key)?
         };
         signer.info().check(key.algorithm())?;
-        Ok(Self { key, signer, last: (0, empty_root()), time: 0 })
+        Ok(Self { key, signer, last: (0, empty_root()), time: 0, witnesses: None })
+    }
+
+    /// Lets others cosign what is signed, before it is published.
+    #[must_use]
+    pub fn witnessed(mut self, witnesses: Arc<dyn Witnesses>) -> Self {
+        self.witnesses = Some(witnesses);
+        self
     }
 
     /// The key that verifies what is signed here.
@@ -55,11 +64,48 @@ impl CheckpointSigner {
         self.last.0
     }
 
-    /// Takes over a checkpoint that was published before: verified, and from now on only extended.
-    pub fn resume(&mut self, note: &[u8]) -> Result<Checkpoint> {
-        let checkpoint = Checkpoint::verified(note, &self.key)?;
+    /// Takes over a checkpoint that was published, if it is one and extends the last one that was signed or taken over. From
+    /// now on it is only extended. The nodes are those of its tree.
+    pub(crate) fn resume(&mut self, checkpoint: &Checkpoint, nodes: &impl Nodes) -> Result<()> {
+        if checkpoint.size < self.last.0 {
+            return Err(Error::new(
+                ErrorKind::DeviceGone,
+                format!(
+                    "the checkpoint of {} entries that was read is older than the one of {} that was seen before",
+                    checkpoint.size, self.last.0
+                ),
+            )
+            .next("the storage gives old answers, or somebody has put an old checkpoint back"));
+        }
+        let proof = consistency_proof(self.last.0, checkpoint.size, nodes)?;
+        verify_consistency((self.last.0, &self.last.1), (checkpoint.size, &checkpoint.root), &proof).map_err(
+            |e| {
+                Error::new(
+                    ErrorKind::Denied,
+                    format!(
+                        "the published checkpoint of {} entries does not extend the one of {}: the log has forked",
+                        checkpoint.size, self.last.0
+                    ),
+                )
+                .vendor(e.what())
+                .next("stop all servers of this log, run `signer-log check`, and restore it from a mirror")
+            },
+        )?;
         self.last = (checkpoint.size, checkpoint.root);
-        Ok(checkpoint)
+        Ok(())
+    }
+
+    /// Adds the cosignatures of the witnesses to what was signed. Fails when too few have signed.
+    pub(crate) async fn cosigned(
+        &self,
+        note: String,
+        size: u64,
+        nodes: &(impl Nodes + Sync),
+    ) -> Result<String> {
+        let Some(witnesses) = &self.witnesses else { return Ok(note) };
+        let prove = |old: u64| consistency_proof(old, size, nodes);
+        let lines = witnesses.cosign(&note, size, &prove).await?;
+        Ok(lines.into_iter().fold(note, |note, line| note + &line))
     }
 
     /// Signs a checkpoint. `proof` shows that its tree extends the last one; without that the key is not asked.

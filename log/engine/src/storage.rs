@@ -12,18 +12,26 @@
 //! A process that dies before 1 has ended has promised nothing: the half-written batch is not valid and is forgotten. After
 //! 1, the same entries come to the same indices again, so that the root of every size is the same as it would have been,
 //! and a second signature for a size states the same tree: nothing forks.
+//!
+//! A folder has one writer, by its lock. A bucket may have several: there 1 and 4 are compare-and-swaps, and each may say
+//! [`Swap::Overtaken`]. Whoever is overtaken takes over what is there ([`Storage::recover`]), finishes what the other has made
+//! durable if that is not published yet, and tries again behind it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use signer_core::{Error, ErrorKind, Result};
 
+mod bucket;
 mod files;
 mod journal;
 mod local;
 mod mirror;
+mod shared;
 
+pub use bucket::Bucket;
 pub use local::{Folder, LocalStorage};
 pub use mirror::{Mirror, Mirrored};
+pub use shared::BucketStorage;
 
 use crate::{
     format::Format,
@@ -59,6 +67,17 @@ pub struct Recovered {
     pub batches: Vec<Batch>,
     /// The checkpoint that readers see.
     pub checkpoint: Option<Vec<u8>>,
+    /// Whether the place takes on nothing more, for ever ([`Storage::seal`]).
+    pub sealed: bool,
+}
+
+/// What became of a compare-and-swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// It is done, and durable as far as the step promises.
+    Done,
+    /// Another process was first, and nothing of this was done: [`Storage::recover`] says what is there now.
+    Overtaken,
 }
 
 /// What can be read of a log, wherever it is.
@@ -67,9 +86,9 @@ pub trait Objects: Send + Sync {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
 }
 
-/// A place for one log. One process at a time writes.
+/// A place for one log.
 pub trait Storage: Objects {
-    /// What is there, after a start.
+    /// What is there, after a start or when another process was first.
     fn recover(&self) -> Result<Recovered>;
 
     /// Whether a batch can be staged without giving up what the storage holds of older ones. If not, tiles of all older
@@ -80,14 +99,25 @@ pub trait Storage: Objects {
     }
 
     /// Makes a batch durable. `snapshot` gives the tree as it was before, should the storage need a fresh beginning.
-    /// An error means that the batch is not in the log, and that the same place is free for another one.
-    fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<()>;
+    /// An error means that nobody may rely on the batch, and that the same place can be tried again with another one: if
+    /// this one comes to be in the log all the same, that is seen as if another process had put it there.
+    fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<Swap>;
 
     /// Writes tiles. What a crash of the machine may take of them, [`Storage::recover`] brings again.
     fn write_tiles(&self, tiles: &[(TileId, Vec<u8>)]) -> Result<()>;
 
     /// Replaces the checkpoint, if it still is the expected one.
-    fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<()>;
+    fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<Swap>;
+
+    /// Ends the place for new batches, for ever, whoever has it open.
+    fn seal(&self) -> Result<Swap> {
+        Ok(Swap::Done)
+    }
+
+    /// How often to look what other processes have appended, if there may be any.
+    fn shared(&self) -> Option<Duration> {
+        None
+    }
 
     /// Stores an object that never changes, durably. One that is there stays.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()>;

@@ -1,7 +1,6 @@
 //! What each command does.
 
 use std::{
-    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,8 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use signer_core::{Error, ErrorKind, PublicKey, Result, Signer};
 use signer_log_engine::{
-    Checkpoint, Findings, Folder, LocalStorage, Log, Mirror as Copy, NoteKey, Objects, check, freeze,
-    prove_stored,
+    Checkpoint, Findings, Log, Mirror as Copy, NoteKey, Objects, Witness, check, freeze, prove_stored,
 };
 use signerd_api::Client;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,9 +18,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     certificate,
     cli::{Check, Command, Daemon, Freeze, Init, Mirror, Output, Prove, Serve, Which},
-    fetch::Remote,
+    fetch::{Http, Remote},
+    location::Location,
     place::{Description, Kind, note_key},
-    serve::{checkpoint_signer, serve},
+    serve::{checkpoint_signer, serve_at},
+    witness::{self, Panel},
 };
 
 pub(crate) async fn run(command: Command) -> Result<ExitCode> {
@@ -33,6 +33,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
         Command::Prove(command) => prove(command).await,
         Command::Freeze(command) => freeze_log(command).await,
         Command::Mirror(command) => mirror(command).await,
+        Command::Monitor(command) => crate::monitor::run(*command).await,
     }
 }
 
@@ -52,18 +53,17 @@ async fn init(command: Init) -> Result<ExitCode> {
         public_key: signer.info().public_key.to_pem(),
     };
     let checkpoints = checkpoint_signer(&description, signer)?;
-    let storage = Arc::new(LocalStorage::open(&command.storage)?);
-    if storage.read("checkpoint")?.is_some() {
+    let place = command.storage.open(&command.s3, None).await?;
+    if place.storage.read("checkpoint")?.is_some() {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
-            format!("there is a log in {} already", command.storage.display()),
+            format!("there is a log in {} already", command.storage),
         )
-        .next("choose another folder, or serve this one"));
+        .next("choose another place, or serve this one"));
     }
-    description.write(&command.storage)?;
-    let log =
-        Log::open(storage, description.kind.format(), checkpoints, signer_log_engine::Limits::default())
-            .await?;
+    place.describe(&description)?;
+    let limits = signer_log_engine::Limits::default();
+    let log = Log::open(place.storage.clone(), description.kind.format(), checkpoints, limits).await?;
     let key = log.key().clone();
     log.close().await;
     println!("origin      {}", description.origin);
@@ -84,10 +84,21 @@ fn log_id(kind: Kind, key: &NoteKey) -> [u8; 32] {
 }
 
 async fn run_server(command: Serve) -> Result<ExitCode> {
-    let description = Description::read(&command.storage)?;
+    let state = match &command.state {
+        Some(folder) => Some(folder.clone()),
+        None => command.storage.default_state(&command.s3)?,
+    };
+    let place = command.storage.open_log(&command.s3, state).await?;
+    let description = place.description()?;
     let signer = key(&command.daemon, command.key.as_deref().unwrap_or(&description.key)).await?;
+    let mut options = command.options();
+    if let Some(file) = &command.witness_policy {
+        let timeout = Duration::from_millis(command.witness_timeout.max(1));
+        let panel = Panel::read(file, &description.note_key()?, timeout, command.witness_ca_file.as_deref())?;
+        options.witnesses = Some(Arc::new(panel));
+    }
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let running = serve(&command.storage, signer, command.options()).await?;
+    let running = serve_at(&place, signer, options).await?;
     let size = running.log().published().checkpoint.size;
     let addresses: Vec<_> = running.addresses().iter().map(ToString::to_string).collect();
     tracing::info!("{} with {size} entries is served on {}", description.origin, addresses.join(", "));
@@ -105,17 +116,20 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
 }
 
 /// A log to read, wherever it is.
-struct Readable {
-    objects: Box<dyn Objects>,
-    key: NoteKey,
-    kind: Kind,
+pub(crate) struct Readable {
+    pub(crate) objects: Box<dyn Objects>,
+    pub(crate) key: NoteKey,
+    pub(crate) kind: Kind,
 }
 
 impl Readable {
-    fn open(which: &Which) -> Result<Self> {
-        let is_url = which.log.contains("://");
-        let folder = Path::new(&which.log);
-        let description = if is_url { None } else { Description::read(folder).ok() };
+    pub(crate) async fn open(which: &Which) -> Result<Self> {
+        let (objects, description): (Box<dyn Objects>, _) =
+            if which.log.starts_with("http://") || which.log.starts_with("https://") {
+                (Box::new(Remote::new(&which.log, Http::new(which.ca_file.as_deref())?)?), None)
+            } else {
+                which.log.parse::<Location>()?.read(&which.s3).await?
+            };
         let missing = |what: &str| {
             Error::bad_request(format!("{} does not say what it is", which.log)).next(format!("give {what}"))
         };
@@ -135,8 +149,6 @@ impl Readable {
             (None, Some(description)) => description.note_key()?,
             (None, None) => return Err(missing("--public-key")),
         };
-        let objects: Box<dyn Objects> =
-            if is_url { Box::new(Remote::new(&which.log)?) } else { Box::new(Folder::new(folder)) };
         Ok(Self { objects, key, kind })
     }
 
@@ -152,12 +164,14 @@ impl Readable {
 }
 
 /// Runs what reads a log in a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::internal("the work panicked")))
 }
 
 async fn check_log(command: Check) -> Result<ExitCode> {
-    let log = Readable::open(&command.which)?;
+    let log = Readable::open(&command.which).await?;
     let threads = command.threads;
     let began = Instant::now();
     let (checkpoint, findings) = blocking(move || {
@@ -189,7 +203,7 @@ async fn check_log(command: Check) -> Result<ExitCode> {
 }
 
 async fn prove(command: Prove) -> Result<ExitCode> {
-    let log = Readable::open(&command.which)?;
+    let log = Readable::open(&command.which).await?;
     let index = command.index;
     let (checkpoint, note, proof, entry) = blocking(move || {
         let (checkpoint, note) = log.checkpoint()?;
@@ -215,24 +229,47 @@ async fn prove(command: Prove) -> Result<ExitCode> {
 }
 
 async fn freeze_log(command: Freeze) -> Result<ExitCode> {
-    let description = Description::read(&command.storage)?;
+    let place = command.storage.open_log(&command.s3, None).await?;
+    let description = place.description()?;
     let signer = key(&command.daemon, command.key.as_deref().unwrap_or(&description.key)).await?;
-    let storage = Arc::new(LocalStorage::open(&command.storage)?);
-    let checkpoint =
-        freeze(storage, description.kind.format(), checkpoint_signer(&description, signer)?).await?;
-    Description::freeze(&command.storage)?;
+    let checkpoints = checkpoint_signer(&description, signer)?;
+    let checkpoint = freeze(place.storage.clone(), description.kind.format(), checkpoints).await?;
+    place.freeze()?;
     println!("{} is frozen with {} entries", checkpoint.origin, checkpoint.size);
     Ok(ExitCode::SUCCESS)
 }
 
 async fn mirror(command: Mirror) -> Result<ExitCode> {
-    let log = Arc::new(Readable::open(&command.which)?);
+    let log = Arc::new(Readable::open(&command.which).await?);
     let copy = Arc::new(Copy::open(&command.storage, log.key.clone(), log.kind.format())?);
+    let witness = match (&command.cosign, &command.witness_name) {
+        (Some(reference), Some(name)) => {
+            let signer = key(&command.daemon, reference).await?;
+            let witness = Witness::open(copy.clone(), name, signer)?;
+            Some(witness::Served::start(witness, command.listen)?)
+        }
+        _ => None,
+    };
+    // A witness goes on for ever.
+    let follow = command.follow.or(witness.as_ref().map(|_| 10));
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     loop {
         let (log, copy) = (log.clone(), copy.clone());
-        match blocking(move || copy.follow(&*log.objects)).await {
+        let seen = witness.as_ref().map(|w| w.witness().clone());
+        let look = move || {
+            let now = copy.follow(&*log.objects)?;
+            // What the log shows to readers must be what it had cosigned.
+            seen.map_or(Ok(()), |witness| witness.compare())?;
+            Ok(now)
+        };
+        let looked = tokio::select! {
+            looked = blocking(look) => looked,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        match looked {
             Ok(now) => {
-                if command.follow.is_none() || now.checkpoint.size != now.before {
+                if follow.is_none() || now.checkpoint.size != now.before {
                     println!(
                         "{}: {} entries, {} of them new",
                         now.checkpoint.origin,
@@ -241,13 +278,25 @@ async fn mirror(command: Mirror) -> Result<ExitCode> {
                     );
                 }
             }
-            // The log may be back soon; that it has forked does not pass.
-            Err(e) if command.follow.is_some() && e.is_retryable() => tracing::warn!("{e}"),
+            // The log may be back soon, or have its first entry; that it has forked does not pass.
+            Err(e)
+                if follow.is_some()
+                    && (e.is_retryable()
+                        || matches!(e.kind(), ErrorKind::NotFound | ErrorKind::TimedOut)) =>
+            {
+                tracing::warn!("{e}");
+            }
             Err(e) => return Err(e),
         }
-        match command.follow {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.max(1))).await,
-            None => return Ok(ExitCode::SUCCESS),
+        let Some(seconds) = follow else { return Ok(ExitCode::SUCCESS) };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(seconds.max(1))) => {}
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
         }
     }
+    if let Some(witness) = witness {
+        witness.stop().await;
+    }
+    Ok(ExitCode::SUCCESS)
 }

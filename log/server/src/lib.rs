@@ -5,21 +5,29 @@
 
 mod certificate;
 mod cli;
+mod clock;
 mod commands;
+mod decode;
 mod fetch;
 mod http;
 mod limits;
+mod location;
 mod metrics;
+mod monitor;
+mod page;
 mod place;
 mod route;
+mod s3;
 mod serve;
 mod signature;
 mod tiles;
+mod witness;
 mod x509;
 
 pub use cli::{Cli, run};
 pub use place::{Description, Kind};
 pub use serve::{Running, ServeOptions, serve};
+pub use witness::Panel;
 
 /// For the fuzz targets: the parsers of foreign bytes, each called as the server calls it.
 #[cfg(fuzzing)]

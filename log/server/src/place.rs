@@ -57,12 +57,25 @@ impl Description {
             .map_err(|e| Error::bad_request(format!("{} cannot be read", path.display())).vendor(e))
     }
 
+    /// Reads a description as JSON.
+    pub(crate) fn from_json(text: &[u8], place: &dyn std::fmt::Display) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|e| {
+            Error::bad_request(format!("the description of the log in {place} cannot be read")).vendor(e)
+        })
+    }
+
+    /// As JSON.
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::internal("the description of the log cannot be written").vendor(e))
+    }
+
     /// Writes it into a folder that has none, durably.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let cannot = |e: &dyn std::fmt::Display| {
             Error::internal(format!("{} cannot be written", path(folder).display())).vendor(e)
         };
-        let text = serde_json::to_vec_pretty(self).map_err(|e| cannot(&e))?;
+        let text = self.to_json()?;
         let store = || {
             let mut file = std::fs::File::create_new(path(folder))?;
             std::io::Write::write_all(&mut file, &text)?;
@@ -80,7 +93,7 @@ impl Description {
     }
 
     /// Whether the log was closed for ever. A signature log's last checkpoint says so too; a tree head has no room for it.
-    pub fn is_frozen(&self, folder: &Path) -> bool {
+    pub(crate) fn is_frozen_in(folder: &Path) -> bool {
         folder.join(FROZEN).exists()
     }
 

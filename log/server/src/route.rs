@@ -21,6 +21,7 @@ use crate::{
     http::{Answer, Bodies, answer, is_json},
     limits::Rate,
     metrics::Metrics,
+    page::Page,
     signature::{self, Refusal, SignatureLog},
     tiles::{self, Found},
 };
@@ -30,6 +31,8 @@ use crate::{
 pub(crate) struct App {
     pub(crate) log: Log,
     pub(crate) personality: Personality,
+    /// What people look at, unless it was switched off.
+    pub(crate) page: Option<Page>,
     pub(crate) rate: Arc<Rate>,
     pub(crate) bodies: Arc<Bodies>,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,7 +72,10 @@ impl App {
         let head = request.method() == Method::HEAD;
         let mut answer = match *request.method() {
             Method::POST => self.submit(peer, request).await,
-            Method::GET | Method::HEAD => self.read(request.uri().path()).await,
+            Method::GET | Method::HEAD => match &self.page {
+                Some(page) if Page::has(request.uri().path()) => self.show(page, peer, request.uri()).await,
+                _ => self.read(request.uri().path()).await,
+            },
             Method::OPTIONS => preflight(),
             _ => answer(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -81,6 +87,17 @@ impl App {
             *answer.body_mut() = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
         }
         answer
+    }
+
+    /// A page for people. Making one takes more than reading a file, so it counts for the caller's rate.
+    async fn show(&self, page: &Page, peer: SocketAddr, uri: &hyper::Uri) -> Answer {
+        if let Err(wait) = self.rate.take(peer.ip()) {
+            let mut answer =
+                answer(StatusCode::TOO_MANY_REQUESTS, TEXT, "too many requests by this address\n");
+            retry_after(&mut answer, wait);
+            return answer;
+        }
+        page.answer(uri.path(), uri.query()).await
     }
 
     async fn submit(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {

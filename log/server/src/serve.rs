@@ -10,16 +10,19 @@ use std::{
 
 use hyper::StatusCode;
 use signer_core::{Error, ErrorKind, PublicKey, Result, Signer};
-use signer_log_engine::{CheckpointSigner, Limits, LocalStorage, Log};
+use signer_log_engine::{CheckpointSigner, Limits, Log};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     certificate::{CertificateLog, Roots, Usages},
     http::{self, answer},
     limits::Rate,
+    location::Opened,
+    page::Page,
     place::{Description, Kind},
     route::{App, Personality},
     signature::{self, Algorithms, Options, SignatureLog},
+    witness::Panel,
 };
 
 /// What an operator may choose. `Default` is what `signer-log serve` does when nothing is said.
@@ -45,6 +48,12 @@ pub struct ServeOptions {
     pub dsse: bool,
     /// Whether a signature log answers what it has already with the proof instead of 409.
     pub answer_duplicates: bool,
+    /// Whether there is a page for people, at `/` and below `/ui/`.
+    pub page: bool,
+    /// Whether the page finds entries by hash and identity, which takes an index beside the log.
+    pub search: bool,
+    /// Who cosigns the checkpoints.
+    pub witnesses: Option<Arc<Panel>>,
 }
 
 impl Default for ServeOptions {
@@ -60,6 +69,9 @@ impl Default for ServeOptions {
             algorithms: Vec::new(),
             dsse: true,
             answer_duplicates: false,
+            page: true,
+            search: true,
+            witnesses: None,
         }
     }
 }
@@ -94,11 +106,23 @@ impl Running {
 
 /// Opens the log of a folder and serves it. The signer must be the key that the log was made with, wherever it is.
 pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions) -> Result<Running> {
-    let description = Description::read(folder)?;
-    let storage = Arc::new(LocalStorage::open(folder)?);
-    let limits =
-        Limits { waiting: options.waiting, frozen: description.is_frozen(folder), ..Limits::default() };
-    let checkpoints = checkpoint_signer(&description, signer.clone())?;
+    Description::read(folder)?;
+    serve_at(&Opened::folder(folder)?, signer, options).await
+}
+
+/// The same for a place that is open already.
+pub(crate) async fn serve_at(
+    place: &Opened,
+    signer: Arc<dyn Signer>,
+    options: ServeOptions,
+) -> Result<Running> {
+    let description = place.description()?;
+    let limits = Limits { waiting: options.waiting, frozen: place.is_frozen()?, ..Limits::default() };
+    let mut checkpoints = checkpoint_signer(&description, signer.clone())?;
+    if let Some(panel) = &options.witnesses {
+        checkpoints = checkpoints.witnessed(panel.clone());
+    }
+    let storage = place.storage.clone();
     let log = Log::open(storage, description.kind.format(), checkpoints, limits).await?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -106,9 +130,21 @@ pub async fn serve(folder: &Path, signer: Arc<dyn Signer>, options: ServeOptions
         Kind::Signature => signature_log(&log, &options, &mut tasks, stopped.clone())?,
         Kind::Certificate => certificate_log(&log, signer, &options, &mut tasks, stopped.clone())?,
     };
+    let page = if options.page {
+        let (page, ended) = Page::new(&log, description.kind, options.search, Vec::new(), stopped.clone())?;
+        tasks.spawn(async move {
+            if let Some(ended) = ended {
+                let _ = ended.await;
+            }
+        });
+        Some(page)
+    } else {
+        None
+    };
     let app = App {
         log: log.clone(),
         personality,
+        page,
         rate: Arc::new(Rate::new(options.rate)),
         bodies: Arc::default(),
         metrics: Arc::default(),
@@ -211,7 +247,7 @@ fn certificate_log(
     }))
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let cannot = |e: std::io::Error| {
         Error::new(ErrorKind::DeviceGone, format!("the log cannot listen on {address}"))
             .vendor(e)

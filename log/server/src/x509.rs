@@ -49,12 +49,12 @@ pub(crate) fn value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
 }
 
 /// Takes the first value off, which must have this tag.
-fn tagged(bytes: &[u8], tag: u8) -> Option<(Value<'_>, &[u8])> {
+pub(crate) fn tagged(bytes: &[u8], tag: u8) -> Option<(Value<'_>, &[u8])> {
     value(bytes).filter(|(v, _)| v.tag == tag)
 }
 
 /// A value that is all there is.
-fn only(bytes: &[u8], tag: u8) -> Option<Value<'_>> {
+pub(crate) fn only(bytes: &[u8], tag: u8) -> Option<Value<'_>> {
     tagged(bytes, tag).filter(|(_, rest)| rest.is_empty()).map(|(v, _)| v)
 }
 
@@ -84,20 +84,83 @@ pub(crate) struct Extension<'a> {
     whole: &'a [u8],
 }
 
+/// What of a certificate is signed: the `TBSCertificate` (RFC 5280 section 4.1).
+#[derive(Clone, Debug)]
+pub(crate) struct Tbs<'a> {
+    /// The content of the serial number.
+    pub(crate) serial: &'a [u8],
+    pub(crate) issuer: &'a [u8],
+    /// The content of `Validity`: two times.
+    pub(crate) validity: &'a [u8],
+    pub(crate) subject: &'a [u8],
+    pub(crate) spki: &'a [u8],
+    pub(crate) extensions: Vec<Extension<'a>>,
+    /// The content before the extensions.
+    before_extensions: &'a [u8],
+    algorithm: &'a [u8],
+}
+
+impl<'a> Tbs<'a> {
+    /// Takes one apart, with its tag and length.
+    pub(crate) fn parse(der: &'a [u8]) -> Option<Self> {
+        Self::read(only(der, SEQUENCE)?.content)
+    }
+
+    fn read(content: &'a [u8]) -> Option<Self> {
+        let mut rest = content;
+        if let Some((_, after)) = tagged(rest, VERSION) {
+            rest = after;
+        }
+        let (serial, rest) = tagged(rest, INTEGER)?;
+        let (algorithm, rest) = tagged(rest, SEQUENCE)?;
+        let (issuer, rest) = tagged(rest, SEQUENCE)?;
+        let (validity, rest) = tagged(rest, SEQUENCE)?;
+        let (subject, rest) = tagged(rest, SEQUENCE)?;
+        let (spki, mut rest) = tagged(rest, SEQUENCE)?;
+        // issuerUniqueID and subjectUniqueID: old, and allowed.
+        for unique_id in [0x81, 0x82] {
+            if let Some((_, after)) = tagged(rest, unique_id) {
+                rest = after;
+            }
+        }
+        let before_extensions = &content[..content.len() - rest.len()];
+        let extensions =
+            if rest.is_empty() { Vec::new() } else { extensions(only(rest, EXTENSIONS)?.content)? };
+        Some(Self {
+            serial: serial.content,
+            issuer: issuer.whole,
+            validity: validity.content,
+            subject: subject.whole,
+            spki: spki.whole,
+            extensions,
+            before_extensions,
+            algorithm: algorithm.whole,
+        })
+    }
+
+    /// Its extension of that kind.
+    pub(crate) fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
+        self.extensions.iter().find(|e| e.oid == oid)
+    }
+}
+
 /// A certificate (RFC 5280 section 4.1).
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate<'a> {
     pub(crate) der: &'a [u8],
+    inner: Tbs<'a>,
     /// The `TBSCertificate` with its tag and length: what is signed.
     tbs: Value<'a>,
-    pub(crate) issuer: &'a [u8],
-    pub(crate) subject: &'a [u8],
-    pub(crate) spki: &'a [u8],
-    pub(crate) extensions: Vec<Extension<'a>>,
-    /// The content of the TBS before the extensions.
-    before_extensions: &'a [u8],
     algorithm: Value<'a>,
     signature: &'a [u8],
+}
+
+impl<'a> std::ops::Deref for Certificate<'a> {
+    type Target = Tbs<'a>;
+
+    fn deref(&self) -> &Tbs<'a> {
+        &self.inner
+    }
 }
 
 /// Object identifiers, as they are in DER.
@@ -135,45 +198,12 @@ impl<'a> Certificate<'a> {
         let (tbs, rest) = tagged(certificate.content, SEQUENCE)?;
         let (algorithm, rest) = tagged(rest, SEQUENCE)?;
         let signature = only(rest, BIT_STRING)?.content.strip_prefix(&[0])?;
-        let mut rest = tbs.content;
-        if let Some((_, after)) = tagged(rest, VERSION) {
-            rest = after;
-        }
-        let (_serial, rest) = tagged(rest, INTEGER)?;
-        let (inner_algorithm, rest) = tagged(rest, SEQUENCE)?;
-        let (issuer, rest) = tagged(rest, SEQUENCE)?;
-        let (_validity, rest) = tagged(rest, SEQUENCE)?;
-        let (subject, rest) = tagged(rest, SEQUENCE)?;
-        let (spki, mut rest) = tagged(rest, SEQUENCE)?;
+        let inner = Tbs::read(tbs.content)?;
         // RFC 5280 section 4.1.1.2: both say the same.
-        if inner_algorithm.whole != algorithm.whole {
+        if inner.algorithm != algorithm.whole {
             return None;
         }
-        // issuerUniqueID and subjectUniqueID: old, and allowed.
-        for unique_id in [0x81, 0x82] {
-            if let Some((_, after)) = tagged(rest, unique_id) {
-                rest = after;
-            }
-        }
-        let before_extensions = &tbs.content[..tbs.content.len() - rest.len()];
-        let extensions =
-            if rest.is_empty() { Vec::new() } else { extensions(only(rest, EXTENSIONS)?.content)? };
-        Some(Self {
-            der,
-            tbs,
-            issuer: issuer.whole,
-            subject: subject.whole,
-            spki: spki.whole,
-            extensions,
-            before_extensions,
-            algorithm,
-            signature,
-        })
-    }
-
-    /// Its extension of that kind.
-    pub(crate) fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
-        self.extensions.iter().find(|e| e.oid == oid)
+        Some(Self { der, inner, tbs, algorithm, signature })
     }
 
     /// Its key.

@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     backend_from_pb,
-    convert::{evidence_from_pb, policy_to_pb},
-    error_from_pb, error_from_status, key_from_pb, pb,
+    convert::{evidence_from_pb, members_from_pb, named_key_from_pb, policy_to_pb},
+    error_from_pb, error_from_status, key_from_pb, label, pb,
     status::{is_connection_loss, late},
 };
 use connection::Connection;
@@ -27,7 +27,7 @@ mod sign_stream;
 mod signer;
 
 pub use backend::RemoteBackend;
-pub use events::{DaemonEvent, EventStream, Happening};
+pub use events::{DaemonEvent, EventStream, Happening, PinAsker, PinEnd, PinRequest, Prompts};
 pub use sign_stream::SignStream;
 pub use signer::RemoteSigner;
 
@@ -43,6 +43,7 @@ pub struct Client {
     connection: Connection,
     timeout: Duration,
     retrying: bool,
+    label: Option<std::sync::Arc<str>>,
 }
 
 /// A signature, and what made it.
@@ -67,6 +68,48 @@ pub struct BackendStatus {
     pub abilities: Vec<Ability>,
     /// What is wrong with it; `None` when it is healthy.
     pub health: Option<Error>,
+}
+
+/// A configured name of a key that several places hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedKey {
+    /// The name.
+    pub name: String,
+    /// Which member is asked first: `first` or `round-robin`.
+    pub order: String,
+    /// The places, in the configured order.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One of the places that hold a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// As configured.
+    pub reference: String,
+    /// `ok`, `down`, `resting`, `unchecked` or `different`.
+    pub state: String,
+    /// Why it is not used.
+    pub error: Option<Error>,
+}
+
+impl NamedKey {
+    /// Whether some member can sign.
+    pub fn is_usable(&self) -> bool {
+        self.members.iter().any(|m| m.state == "ok")
+    }
+}
+
+/// A key, and the places that hold it.
+#[derive(Clone, Debug)]
+pub struct KeyDescription {
+    /// What to ask for it by: backend/key with its version, or the configured name of a key that several places hold.
+    pub reference: String,
+    /// Its backend; its configured name where several places hold it.
+    pub backend: BackendName,
+    /// What is known of it.
+    pub info: KeyInfo,
+    /// The places that hold it, where there are several.
+    pub several: Option<NamedKey>,
 }
 
 /// The daemon's audit log as it is now.
@@ -109,6 +152,7 @@ impl Client {
             connection,
             timeout: Self::TIMEOUT,
             retrying: false,
+            label: None,
         }
     }
 
@@ -132,6 +176,13 @@ impl Client {
     #[must_use]
     pub fn retrying(mut self) -> Self {
         self.retrying = true;
+        self
+    }
+
+    /// Says what the calls are for, to people who are asked for a PIN or a touch because of them: a file's name.
+    #[must_use]
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        self.label = Some(label.as_ref().into());
         self
     }
 
@@ -206,6 +257,13 @@ impl Client {
         Ok((backends, audit))
     }
 
+    /// The configured keys that several places hold, as far as the caller has a grant for them.
+    pub async fn named_keys(&self) -> Result<Vec<NamedKey>> {
+        let rpc = |mut c: Rpc, r| async move { c.list_backends(r).await };
+        let answer = self.ask(self.deadline(), pb::ListBackendsRequest {}, rpc).await?;
+        Ok(answer.named_keys.into_iter().map(named_key_from_pb).collect())
+    }
+
     async fn backend_status(&self, name: &BackendName) -> Result<BackendStatus> {
         self.backends().await?.into_iter().find(|b| b.name == *name).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("the daemon has no backend {name}"))
@@ -246,17 +304,33 @@ impl Client {
         Ok(list)
     }
 
-    /// What is known of a key.
+    /// What is known of a key, and its backend. A key that several places hold has its configured name for both: see
+    /// [`Self::describe`].
     pub async fn key_info(&self, key: &str) -> Result<(BackendName, KeyInfo)> {
+        let description = self.describe(key).await?;
+        Ok((description.backend, description.info))
+    }
+
+    /// A key, and the places that hold it.
+    pub async fn describe(&self, key: &str) -> Result<KeyDescription> {
         let request = pb::GetKeyRequest { key: key.to_owned() };
         let rpc = |mut c: Rpc, r| async move { c.get_key(r).await };
-        key_from_pb(self.ask(self.deadline(), request, rpc).await?)
+        let mut key = self.ask(self.deadline(), request, rpc).await?;
+        let reference = key.reference.clone();
+        let (order, members) = (std::mem::take(&mut key.order), std::mem::take(&mut key.members));
+        let several = (!members.is_empty()).then(|| NamedKey {
+            name: reference.clone(),
+            order,
+            members: members_from_pb(members),
+        });
+        let (backend, info) = key_from_pb(key)?;
+        Ok(KeyDescription { reference, backend, info, several })
     }
 
     /// A key as a signer.
     pub async fn key(&self, key: &str) -> Result<RemoteSigner> {
-        let (backend, info) = self.key_info(key).await?;
-        Ok(RemoteSigner::new(self.clone(), &backend, info))
+        let KeyDescription { reference, info, .. } = self.describe(key).await?;
+        Ok(RemoteSigner::new(self.clone(), reference, info))
     }
 
     /// Makes a key in `backend`.
@@ -308,17 +382,45 @@ impl Client {
 
     /// Gives a backend its PIN.
     pub async fn unlock(&self, backend: &BackendName, request: UnlockRequest) -> Result<()> {
+        self.give_pin(backend, request, None).await
+    }
+
+    /// Gives a backend the PIN that a [`PinRequest`] asks for. `NotFound` when that is over: then the PIN was not tried.
+    pub async fn answer_pin(&self, backend: &BackendName, number: u64, request: UnlockRequest) -> Result<()> {
+        self.give_pin(backend, request, Some(number)).await
+    }
+
+    async fn give_pin(&self, backend: &BackendName, given: UnlockRequest, number: Option<u64>) -> Result<()> {
         let request = pb::UnlockRequest {
             backend: backend.to_string(),
-            pin: request.pin.expose().to_owned(),
-            use_last_try: request.use_last_try,
+            pin: given.pin.expose().to_owned(),
+            use_last_try: given.use_last_try,
+            request: number,
         };
         self.change(request, |mut c: Rpc, r| async move { c.unlock(r).await }).await.map(drop)
     }
 
+    /// Says that nobody is going to give the PIN that a [`PinRequest`] asks for.
+    pub async fn refuse_pin(&self, backend: &BackendName, number: u64) -> Result<()> {
+        let request = pb::RefusePinRequest { backend: backend.to_string(), request: number };
+        self.change(request, |mut c: Rpc, r| async move { c.refuse_pin(r).await }).await.map(drop)
+    }
+
+    /// Gives up a backend's login, and has the PIN forgotten that a person gave.
+    pub async fn lock(&self, backend: &BackendName) -> Result<()> {
+        let request = pb::LockRequest { backend: backend.to_string() };
+        self.change(request, |mut c: Rpc, r| async move { c.lock(r).await }).await.map(drop)
+    }
+
     /// What happens to one backend, or to all, from now on.
     pub async fn watch(&self, backend: Option<&BackendName>) -> Result<EventStream> {
-        let request = pb::WatchRequest { backend: backend.map(ToString::to_string).unwrap_or_default() };
+        self.watch_with(backend, Prompts::None).await
+    }
+
+    /// The same, for a watcher that puts PIN requests and touches before a person.
+    pub async fn watch_with(&self, backend: Option<&BackendName>, prompts: Prompts) -> Result<EventStream> {
+        let backend = backend.map(ToString::to_string).unwrap_or_default();
+        let request = pb::WatchRequest { backend, prompts: pb::Prompts::from(prompts).into() };
         let answer = self.rpc.clone().watch(request).await;
         Ok(EventStream::new(answer.map_err(|s| error_from_status(&s))?.into_inner()))
     }
@@ -377,6 +479,9 @@ impl Client {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::new(message);
         request.set_timeout(left);
+        if let Some(label) = &self.label {
+            label::to_metadata(request.metadata_mut(), label);
+        }
         // The daemon ends the call itself at the deadline, with an error that says more than ours would.
         let until = tokio::time::Instant::from_std(deadline + GRACE);
         match tokio::time::timeout_at(until, rpc(self.rpc.clone(), request)).await {

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use signer_core::{
-    Ability, BackendInfo, BackendName, Error, Evidence, EvidenceFormat, KeyInfo, KeyOrigin, KeyPolicy,
-    KeyRef, KeyType, PcrSelection, PublicKey, Result,
+    Ability, BackendInfo, BackendName, Error, Evidence, EvidenceFormat, KeyInfo, KeyName, KeyOrigin,
+    KeyPolicy, KeyRef, KeyType, PcrSelection, PublicKey, Result,
 };
 
-use crate::{BackendStatus, error_from_pb, error_to_pb, pb};
+use crate::{BackendStatus, MemberStatus, NamedKey, error_from_pb, error_to_pb, pb};
 
 /// A key of `backend` as a message.
 pub fn key_to_pb(backend: &str, key: &KeyInfo) -> pb::Key {
@@ -23,7 +23,29 @@ pub fn key_to_pb(backend: &str, key: &KeyInfo) -> pb::Key {
         address: key.address.as_ref().map(ToString::to_string),
         certificate: key.certificate.clone(),
         policy: policy_to_pb(&key.policy),
+        members: Vec::new(),
+        order: String::new(),
     }
+}
+
+/// A key that several places hold, by its configured name, as a message.
+pub fn group_to_pb(order: &str, key: &KeyInfo, members: Vec<pb::Member>) -> pb::Key {
+    let name = key.name.to_string();
+    pb::Key { reference: name.clone(), order: order.to_owned(), members, ..key_to_pb(&name, key) }
+}
+
+/// A key that several places hold.
+pub(crate) fn named_key_from_pb(key: pb::NamedKey) -> NamedKey {
+    NamedKey { name: key.name, order: key.order, members: members_from_pb(key.members) }
+}
+
+pub(crate) fn members_from_pb(members: Vec<pb::Member>) -> Vec<MemberStatus> {
+    let member = |m: pb::Member| MemberStatus {
+        reference: m.reference,
+        state: m.state,
+        error: m.error.map(error_from_pb),
+    };
+    members.into_iter().map(member).collect()
 }
 
 /// No message for no demands.
@@ -59,11 +81,19 @@ pub(crate) fn evidence_from_pb(evidence: pb::Evidence) -> Result<Evidence> {
     Ok(Evidence { format: EvidenceFormat::from_name(&evidence.format)?, parts: evidence.parts })
 }
 
-/// The backend and the key that a message describes. Algorithms and addresses that only a newer daemon knows are
+/// The backend and the key that a message describes; a key that several places hold has its configured name for both.
+/// Algorithms and addresses that only a newer daemon knows are
 /// left out; a key without any algorithm known here is an error.
 pub fn key_from_pb(key: pb::Key) -> Result<(BackendName, KeyInfo)> {
-    let KeyRef::InBackend { backend, key: name } = key.reference.parse()? else {
-        return Err(Error::internal("the daemon described a key without its backend").key(key.reference));
+    let (backend, name) = match key.reference.parse()? {
+        KeyRef::InBackend { backend, key } => (backend, key),
+        KeyRef::Configured(name) => {
+            let label = KeyName::label(name.as_str())?;
+            (name, label)
+        }
+        KeyRef::Address(_) => {
+            return Err(Error::internal("the daemon described a key without its backend").key(key.reference));
+        }
     };
     let algorithms: Vec<_> = key.algorithms.iter().filter_map(|a| a.parse().ok()).collect();
     if algorithms.is_empty() {

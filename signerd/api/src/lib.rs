@@ -6,15 +6,20 @@
 pub mod audit;
 mod client;
 mod convert;
+mod label;
 mod redacted;
 mod socket;
 mod status;
 
 pub use client::{
-    AuditStatus, BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyList, RemoteBackend,
-    RemoteSigner, SignStream, Signed,
+    AuditStatus, BackendStatus, Client, DaemonEvent, EventStream, Happening, KeyDescription, KeyList,
+    MemberStatus, NamedKey, PinAsker, PinEnd, PinRequest, Prompts, RemoteBackend, RemoteSigner, SignStream,
+    Signed,
 };
-pub use convert::{backend_from_pb, backend_to_pb, evidence_to_pb, key_from_pb, key_to_pb, policy_from_pb};
+pub use convert::{
+    backend_from_pb, backend_to_pb, evidence_to_pb, group_to_pb, key_from_pb, key_to_pb, policy_from_pb,
+};
+pub use label::{has_label, label_of};
 pub use socket::{default_socket, find_socket};
 pub use status::{error_from_pb, error_from_status, error_to_pb, status_from_error};
 

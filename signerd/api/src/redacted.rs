@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn secrets_and_payloads_are_never_printed() {
         let secret = "hunter2";
-        let unlock = pb::UnlockRequest { backend: "hsm".into(), pin: secret.into(), use_last_try: false };
+        let unlock = pb::UnlockRequest { backend: "hsm".into(), pin: secret.into(), ..Default::default() };
         let import =
             pb::ImportKeyRequest { key: "hsm/a".into(), pkcs8: secret.into(), id: None, policy: None };
         let input = Some(pb::sign_request::Input::Message(secret.into()));

@@ -132,7 +132,8 @@ impl pb::signer_service_server::SignerService for Peer {
             abilities: vec!["generate".into(), "delete".into()],
             ..pb::Backend::default()
         };
-        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend], audit: None }))
+        let (named_keys, audit) = (Vec::new(), None);
+        Ok(Response::new(pb::ListBackendsResponse { backends: vec![backend], audit, named_keys }))
     }
 
     async fn list_keys(&self, _: Request<pb::ListKeysRequest>) -> Answer<pb::ListKeysResponse> {
@@ -171,11 +172,19 @@ impl pb::signer_service_server::SignerService for Peer {
         Err(Status::unimplemented(""))
     }
 
+    async fn refuse_pin(&self, _: Request<pb::RefusePinRequest>) -> Answer<pb::RefusePinResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lock(&self, _: Request<pb::LockRequest>) -> Answer<pb::LockResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     type WatchStream = Answers<pb::Event>;
 
     async fn watch(&self, _: Request<pb::WatchRequest>) -> Answer<Self::WatchStream> {
         let what = Some(pb::event::What::KeyCreated("soft/release@1".into()));
-        let event = pb::Event { time_unix_us: 1, backend: "soft".into(), what, lost: 3 };
+        let event = pb::Event { time_unix_us: 1, backend: "soft".into(), what, lost: 3, yours: false };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(event)]))))
     }
 }

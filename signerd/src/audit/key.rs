@@ -46,7 +46,18 @@ impl OwnKey {
 
     /// Refuses to do with the log's key whatever would be done, by whatever name it was asked for.
     pub(crate) async fn spare(&self, state: &State, entry: &Entry) -> Result<()> {
-        self.spare_opened(state, entry.place(), entry.asked(), entry.info()).await
+        let Some(group) = entry.group() else {
+            return self.spare_opened(state, entry.place(), entry.asked(), entry.info()).await;
+        };
+        if !self.is_known() {
+            let named = self.reference.to_string();
+            if group.standings().iter().any(|(member, _)| *member == named) {
+                self.open(state).await?;
+            }
+        }
+        // Of several places any may be the device that the log's key is in.
+        let place = group.place_of(self.reference.backend.as_str()).unwrap_or(entry.place());
+        self.spare_opened(state, place, entry.asked(), entry.info()).await
     }
 
     /// The same for a key that is not in the table.

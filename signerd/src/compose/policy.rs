@@ -1,17 +1,15 @@
 //! A caller's grants around a key.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::{Arc, OnceLock};
 
 use signer_core::{
     BoxFuture, Event, Input, KeyInfo, Result, SignRequest, Signature, SignatureAlgorithm, Signer,
-    TouchListener, TouchPolicy,
+    TouchListener, TouchPolicy, TouchPrompt,
 };
 
 use crate::{
     audit::{self, Audit, KeyOf},
+    call::Call,
     events::What,
     grants::{AlgorithmSet, Operations, denied},
     identity::Identity,
@@ -26,9 +24,16 @@ pub(crate) struct Policed {
     pub(crate) allowed: AlgorithmSet,
     pub(crate) permissions: Permissions,
     pub(crate) audit: Option<Arc<Audit>>,
+    /// What the caller says the call is for.
+    pub(crate) label: Option<String>,
 }
 
 impl Policed {
+    /// The same for a call that says what it is for.
+    pub(crate) fn labelled(self, call: &Call) -> Self {
+        Self { label: call.label(), ..self }
+    }
+
     /// What the caller is told who asks for more than is granted.
     pub(crate) async fn deny(&self, algorithm: Option<SignatureAlgorithm>) -> signer_core::Error {
         let place = self.entry.place();
@@ -63,21 +68,24 @@ impl Policed {
     async fn sign_touched(&self, request: SignRequest) -> Result<Signature> {
         let caller = self.caller.describe().await;
         let purpose = purpose(&request);
-        let place = self.entry.place().clone();
-        let told = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(OnceLock::new());
         let listener = {
-            let (place, told) = (place.clone(), told.clone());
+            let (entry, told, label) = (self.entry.clone(), told.clone(), self.label.clone());
+            let about = self.caller.clone();
             TouchListener::new(move |prompt| {
-                told.store(true, Relaxed);
-                place.tell(What::Backend(Event::TouchRequired {
-                    prompt: prompt.clone(),
+                let (place, key) = entry.touched(&prompt.key);
+                let event = Event::TouchRequired {
+                    prompt: TouchPrompt { key: key.clone(), ..prompt.clone() },
                     caller: caller.clone(),
                     purpose: purpose.clone(),
-                }));
+                    label: label.clone(),
+                };
+                place.tell_about(What::Backend(event), vec![about.clone()]);
+                let _ = told.set((place, key));
             })
         };
         // Also when the caller goes away.
-        let _ended = Ended { place, told, key: self.info().name.to_string() };
+        let _ended = Ended { told, caller: self.caller.clone() };
         self.entry.signer().sign(request.on_touch(listener)).await
     }
 }
@@ -93,15 +101,15 @@ fn purpose(request: &SignRequest) -> String {
 
 /// Tells the watchers that nobody need touch the device any more.
 struct Ended {
-    place: Arc<Place>,
-    told: Arc<AtomicBool>,
-    key: String,
+    told: Arc<OnceLock<(Arc<Place>, String)>>,
+    caller: Arc<Identity>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        if self.told.load(Relaxed) {
-            self.place.tell(What::Backend(Event::TouchEnded { key: std::mem::take(&mut self.key) }));
+        if let Some((place, key)) = self.told.get() {
+            let event = Event::TouchEnded { key: key.clone() };
+            place.tell_about(What::Backend(event), vec![self.caller.clone()]);
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use signer_core::{BackendName, KeyName, KeyRef};
 use toml::Spanned;
 
-use super::{GrantConfig, file::Reader, units::Span};
+use super::{GrantConfig, KeyConfig, file::Reader, units::Span};
 use crate::grants::Operations;
 
 /// Where the audit log is, and how it is kept.
@@ -85,7 +85,7 @@ pub(super) fn audit(
     table: Spanned<AuditTable>,
     state: &Path,
     backends: &[&BackendName],
-    keys: &BTreeMap<BackendName, KeyRef>,
+    keys: &BTreeMap<BackendName, KeyConfig>,
     grants: &[GrantConfig],
 ) -> Option<AuditConfig> {
     let (whole, table) = (table.span(), table.into_inner());
@@ -128,7 +128,8 @@ pub(super) fn audit(
         );
     }
     let named = key.to_string();
-    for (name, _) in keys.iter().filter(|(_, member)| member.to_string() == named) {
+    let has_it = |key: &KeyConfig| key.members.iter().any(|member| member.to_string() == named);
+    for (name, _) in keys.iter().filter(|(_, key)| has_it(key)) {
         let what = format!("the [[key]] {name} is the audit log's key, which nobody else uses: take it out");
         reader.fault(table.key.span(), what);
     }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -19,7 +20,9 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{BackendConfig, BackendKind, DriverTable, SecretSource, SoftwareTable, file::Reader};
+use super::{
+    BackendConfig, BackendKind, DriverTable, SecretSource, SoftwareTable, file::Reader, units::Span,
+};
 
 /// A `[[backend]]` table as it was written. What is taken out is known; the rest is for the kind, which refuses what it
 /// does not know.
@@ -255,7 +258,25 @@ impl<'t> BackendTable<'t> {
             threads: few(reader.positive(threads_given.as_ref()), 1),
             spin: self.take_plain(reader, "spin"),
             pin: self.take_plain::<SecretSource>(reader, "pin").map(|s| s.resolved(folder)),
+            pin_ttl: self.pin_ttl(reader, kind),
         })
+    }
+
+    /// How long a PIN that a person gave is kept. A card belongs to a person who comes and goes; other devices to services.
+    fn pin_ttl(&mut self, reader: &mut Reader<'_>, kind: &Spanned<String>) -> Option<Duration> {
+        if let Some(DeValue::String(text)) = self.rest.get("pin_ttl").map(Spanned::get_ref)
+            && text == "unlimited"
+        {
+            self.rest.remove("pin_ttl");
+            return None;
+        }
+        let default = (kind.get_ref() == "piv").then_some(CARD_PIN_TTL);
+        let Some(given) = self.take::<Span>(reader, "pin_ttl") else { return default };
+        let ttl = given.get_ref().0;
+        if ttl < Duration::from_secs(1) || ttl > MAX_PIN_TTL {
+            reader.fault(given.span(), "it must be from 1 s to 168 h, or \"unlimited\"");
+        }
+        Some(ttl)
     }
 
     /// Takes one setting out; a fault when it cannot be read.
@@ -318,6 +339,11 @@ fn texts(value: &DeValue<'_>, found: &mut Vec<String>) {
         _ => {}
     }
 }
+
+/// The time of a card's PIN, where the table does not say.
+const CARD_PIN_TTL: Duration = Duration::from_mins(15);
+/// A week: who wants more wants no limit.
+const MAX_PIN_TTL: Duration = Duration::from_hours(168);
 
 const KINDS: [&str; 9] = [
     "software",

@@ -8,14 +8,14 @@ use std::{
 };
 
 use serde::Deserialize;
-use signer_core::{BackendName, KeyRef};
+use signer_core::{BackendName, KeyRef, PublicKey};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
 use super::{
-    BackendConfig, Config, Fault, Faults, GrantConfig, Limits, Log, Metrics, Overrides,
+    BackendConfig, Config, Fault, Faults, GrantConfig, KeyConfig, Limits, Log, Metrics, Order, Overrides,
     audit::{self, AuditTable},
     backend::BackendTable,
     paths, text_hash,
@@ -93,6 +93,15 @@ struct LimitsTable {
 struct KeyTable {
     name: Spanned<String>,
     members: Spanned<Vec<Spanned<String>>>,
+    order: Option<OrderName>,
+    public_key: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum OrderName {
+    First,
+    RoundRobin,
 }
 
 #[derive(Deserialize)]
@@ -283,43 +292,68 @@ fn keys(
     reader: &mut Reader<'_>,
     tables: Vec<Spanned<KeyTable>>,
     backends: &[&BackendName],
-) -> BTreeMap<BackendName, KeyRef> {
+) -> BTreeMap<BackendName, KeyConfig> {
     let mut keys = BTreeMap::new();
     for table in tables {
         let table = table.into_inner();
         let name: Option<BackendName> = reader.parsed(&table.name);
-        let member = match table.members.get_ref().as_slice() {
-            [member] => member,
-            [] => {
-                reader.fault(table.members.span(), "members is empty: it names the key, as backend/key");
-                continue;
-            }
-            more => {
-                let span = more[1].span();
-                reader.fault(span, "a key has one member: failover over several is not supported");
-                continue;
-            }
-        };
-        let Some(reference) = reader.parsed::<KeyRef>(member) else { continue };
-        match &reference {
-            KeyRef::Configured(other) => {
-                let what = format!("{other} is no key of a backend: write backend/key, or an address");
-                reader.fault(member.span(), what);
-                continue;
-            }
-            KeyRef::InBackend { backend, .. } if !backends.contains(&backend) => {
-                let what = format!("there is no [[backend]] with the name {backend}");
-                reader.fault(member.span(), what);
-                continue;
-            }
-            _ => {}
+        if table.members.get_ref().is_empty() {
+            reader.fault(table.members.span(), "members is empty: it names the key, as backend/key");
+            continue;
         }
+        let mut members = Vec::new();
+        for text in table.members.get_ref() {
+            let Some(member) = member(reader, text, backends) else { continue };
+            if members.contains(&member) {
+                reader.fault(text.span(), format!("{member} is a member already"));
+            }
+            members.push(member);
+        }
+        let order = match table.order {
+            Some(OrderName::RoundRobin) => Order::RoundRobin,
+            Some(OrderName::First) | None => Order::First,
+        };
+        let public_key = table.public_key.and_then(|path| public_key(reader, &path, members.len()));
         let Some(name) = name else { continue };
-        if keys.insert(name.clone(), reference).is_some() {
+        if keys.insert(name.clone(), KeyConfig { members, order, public_key }).is_some() {
             reader.fault(table.name.span(), format!("two keys are called {name}"));
         }
     }
     keys
+}
+
+fn member(reader: &mut Reader<'_>, text: &Spanned<String>, backends: &[&BackendName]) -> Option<KeyRef> {
+    let reference = reader.parsed::<KeyRef>(text)?;
+    match &reference {
+        KeyRef::Configured(other) => {
+            let what = format!("{other} is no key of a backend: write backend/key, or an address");
+            reader.fault(text.span(), what);
+            None
+        }
+        KeyRef::InBackend { backend, .. } if !backends.contains(&backend) => {
+            let what = format!("there is no [[backend]] with the name {backend}");
+            reader.fault(text.span(), what);
+            None
+        }
+        _ => Some(reference),
+    }
+}
+
+/// The public key in a file, which all members must have.
+fn public_key(reader: &mut Reader<'_>, path: &Spanned<PathBuf>, members: usize) -> Option<PublicKey> {
+    if members < 2 {
+        reader.fault(path.span(), "public_key is what several members are compared with: this key has one");
+        return None;
+    }
+    let file = reader.folder().join(path.get_ref());
+    let key = std::fs::read(&file).map_err(|e| e.to_string());
+    match key.and_then(|bytes| PublicKey::from_pem_or_der(&bytes).map_err(|e| e.to_string())) {
+        Ok(key) => Some(key),
+        Err(e) => {
+            reader.fault(path.span(), format!("the public key {} cannot be read: {e}", file.display()));
+            None
+        }
+    }
 }
 
 fn grant(reader: &mut Reader<'_>, table: &Spanned<GrantTable>) -> Option<GrantConfig> {

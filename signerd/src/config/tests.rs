@@ -31,7 +31,7 @@ fn the_example_is_well_formed_as_it_is_and_with_everything_in_it() {
     let config = parse(&everything.join("\n")).unwrap();
     assert_eq!(config.backends.len(), 9);
     assert_eq!(config.grants.len(), 2);
-    assert_eq!(config.keys.len(), 1);
+    assert_eq!(config.keys.len(), 2);
     assert!(config.socket_group.is_some() && config.metrics.listen.is_some());
     let audit = config.audit.unwrap();
     assert_eq!(audit.max_unsigned, Duration::from_mins(1), "the example shows the defaults");
@@ -227,7 +227,14 @@ fn what_makes_no_sense_is_told_at_its_place() {
         ("[[grant]]\ncallers = [\"any\"]\nkeys = [\"soft/\"]\noperations = [\"sign\"]", "key"),
         ("[[key]]\nname = \"a\"\nmembers = [\"soft/a\"]", "no [[backend]]"),
         ("[[key]]\nname = \"a\"\nmembers = []", "empty"),
-        ("[[key]]\nname = \"a\"\nmembers = [\"x/a\", \"x/b\"]", "one member"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"x/a\", \"x/b\"]", "no [[backend]]"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"awskms:///a\", \"awskms:///a\"]", "a member already"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"awskms:///a\"]\norder = \"last\"", "unknown variant"),
+        ("[[key]]\nname = \"a\"\nmembers = [\"awskms:///a\"]\npublic_key = \"a.pem\"", "this key has one"),
+        (
+            "[[key]]\nname = \"a\"\nmembers = [\"awskms:///a\", \"awskms:///b\"]\npublic_key = \"a.pem\"",
+            "/etc/signerd/a.pem cannot be read",
+        ),
         ("[[key]]\nname = \"a\"\nmembers = [\"b\"]", "backend/key"),
         (&format!("{soft}{soft}"), "two backends"),
     ] {
@@ -296,5 +303,50 @@ fn a_secret_that_others_may_read_is_refused_with_the_fix() {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&path, bad).unwrap();
         assert!(source.load().is_err());
+    }
+}
+
+#[test]
+fn a_key_in_several_places_has_an_order_and_perhaps_a_public_key() {
+    // RFC 8410 section 10.1.
+    const PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("release.pem"), PEM).unwrap();
+    let text = "[[backend]]\nname = \"soft\"\nkind = \"software\"\n\
+        [[key]]\nname = \"plain\"\nmembers = [\"soft/a\", \"awskms:///alias/a\"]\n\
+        [[key]]\nname = \"turns\"\nmembers = [\"soft/a\", \"soft/b\"]\norder = \"round-robin\"\n\
+        public_key = \"release.pem\"\n";
+    let config = Config::parse(&folder.path().join("signerd.toml"), text, &Overrides::default()).unwrap();
+    let key = |name: &str| config.keys.get(&name.parse().unwrap()).unwrap().clone();
+    assert_eq!((key("plain").order, key("plain").members.len()), (Order::First, 2));
+    assert_eq!(key("plain").public_key, None);
+    assert_eq!(key("turns").order, Order::RoundRobin);
+    assert_eq!(key("turns").public_key.unwrap().to_pem(), PEM);
+}
+
+#[test]
+fn a_pins_time_is_a_cards_by_default() {
+    let ttl = |kind: &str, more: &str| {
+        let text = match kind {
+            "pkcs11" => "module = \"/m.so\"\ntoken = \"t\"\n",
+            "driver" => "program = \"/d\"\n",
+            _ => "",
+        };
+        let config = parse(&format!("[[backend]]\nname = \"a\"\nkind = {kind:?}\n{text}{more}\n"));
+        config.map(|config| match &config.backends[0].kind {
+            BackendKind::Driver(table) => table.pin_ttl.map(|ttl| ttl.as_secs()),
+            other => panic!("{other:?}"),
+        })
+    };
+    for (kind, default) in [("piv", Some(900)), ("tpm", None), ("pkcs11", None), ("driver", None)] {
+        assert_eq!(ttl(kind, "").unwrap(), default, "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = \"2 h\"").unwrap(), Some(7200), "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = 90").unwrap(), Some(90), "{kind}");
+        assert_eq!(ttl(kind, "pin_ttl = \"unlimited\"").unwrap(), None, "{kind}");
+        for bad in ["0", "\"500 ms\"", "\"200 h\"", "\"soon\"", "true"] {
+            let faults = ttl(kind, &format!("pin_ttl = {bad}")).unwrap_err();
+            assert!(faults.to_string().contains("signerd.toml:"), "{kind} {bad}: {faults}");
+        }
     }
 }

@@ -17,7 +17,12 @@ fn grant(callers: &[&str], keys: &[&str], operations: &[&str], algorithms: &[&st
 }
 
 fn compile(grants: &[GrantConfig], names: &[(&str, &str)]) -> Grants {
-    let names = names.iter().map(|(name, key)| (name.parse().unwrap(), key.parse().unwrap())).collect();
+    let key = |members: &str| KeyConfig {
+        members: members.split_whitespace().map(|m| m.parse().unwrap()).collect(),
+        order: crate::config::Order::First,
+        public_key: None,
+    };
+    let names = names.iter().map(|(name, members)| (name.parse().unwrap(), key(members))).collect();
     Grants::compile(grants, &names).0
 }
 
@@ -153,4 +158,18 @@ proptest! {
         let name = backend.parse().unwrap();
         prop_assert_eq!(compiled.allow_backend(&caller, NAMES[operation].parse().unwrap(), &name), wanted);
     }
+}
+
+#[test]
+fn a_grant_on_one_place_of_a_key_is_a_grant_on_its_name() {
+    let names = [("release", "hsm/prod vault/prod pkcs11:object=z")];
+    let one = compile(&[grant(&["any"], &["vault/*"], &["sign"], &[])], &names);
+    assert!(may(&one, &alice(), "sign", "release"));
+    assert!(may(&one, &alice(), "sign", "vault/prod"));
+    assert!(!may(&one, &alice(), "sign", "hsm/prod"), "a grant on one place is none on another");
+    let named = compile(&[grant(&["any"], &["release"], &["sign"], &[])], &names);
+    for key in ["release", "hsm/prod", "vault/prod", "vault/prod@3", "pkcs11:object=z"] {
+        assert!(may(&named, &alice(), "sign", key), "{key}");
+    }
+    assert!(!may(&named, &alice(), "sign", "vault/other"));
 }

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Instant};
 
 use signer_core::{
-    Ability, Backend, BackendName, BoxFuture, Error, ErrorKind, GenerateRequest, ImportRequest, KeyName,
-    KeySelector, KeyType, Pin, PrivateKey, PublicKey, Result, UnlockRequest,
+    Ability, Backend, BoxFuture, Error, ErrorKind, GenerateRequest, ImportRequest, KeyName, KeySelector,
+    KeyType, Pin, PrivateKey, PublicKey, Result, UnlockRequest,
 };
 use signerd_api::{key_to_pb, pb, policy_from_pb};
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ use crate::{
     audit::{Audit, Change, Event, KeyOf, OwnKey},
     call::Call,
     events::What,
-    grants::{Operations, denied},
+    grants::Operations,
     place::Place,
     state::Daemon,
 };
@@ -116,19 +116,14 @@ impl Service {
 
     pub(super) async fn unlock(&self, call: Call, request: pb::UnlockRequest) -> Result<()> {
         let pin = Pin::new(request.pin)?;
-        let state = self.daemon.state();
-        let name: BackendName = request.backend.parse()?;
-        let event = || Event::of_caller(&call.caller, Operations::UNLOCK, KeyOf::named(name.as_str()));
-        if !state.grants.allow_backend(&call.caller, Operations::UNLOCK, &name) {
-            if let Some(audit) = &self.daemon.audit {
-                audit.denied(event());
-            }
-            return Err(denied(&call.caller.describe().await, Operations::UNLOCK, name.as_str(), None));
-        }
-        let place = state.place(&name)?;
+        let place = self.unlockable(&call, &request.backend).await?;
+        let number = request.request;
         let request = UnlockRequest { pin, use_last_try: request.use_last_try };
         let recorded = match &self.daemon.audit {
-            Some(audit) => Some(audit.before(event()).await?),
+            Some(audit) => {
+                let backend = KeyOf::named(place.name().as_str());
+                Some(audit.before(Event::of_caller(&call.caller, Operations::UNLOCK, backend)).await?)
+            }
             None => None,
         };
         let began = Instant::now();
@@ -136,7 +131,7 @@ impl Service {
         let result = finish(tokio::spawn(async move {
             let result = async {
                 let _ticket = unlocking.enter()?;
-                unlocking.unlock(request).await
+                unlocking.give_pin(request, number).await
             }
             .await;
             if let Some(recorded) = recorded {

@@ -1,10 +1,10 @@
 //! What a caller may know of: backends and keys.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use signer_core::{Ability, BackendName, Error, ErrorKind, KeySelector, ListRequest, Result};
-use signerd_api::{backend_to_pb, error_to_pb, evidence_to_pb, key_to_pb, pb};
+use signer_core::{Ability, BackendName, Error, ErrorKind, KeyRef, KeySelector, ListRequest, Result};
+use signerd_api::{backend_to_pb, error_to_pb, evidence_to_pb, group_to_pb, key_to_pb, pb};
 use tokio::time::{timeout, timeout_at};
 
 use super::Service;
@@ -13,6 +13,7 @@ use crate::{
     call::Call,
     compose::timed_out,
     grants::Operations,
+    group::Group,
     place::Place,
 };
 
@@ -33,9 +34,19 @@ impl Service {
             backend_to_pb(place.name().as_str(), &info, &place.abilities(), trouble.as_ref())
         }))
         .await;
+        let seen = |group: &&Arc<Group>| {
+            let names = state.grants.names_as_asked(&KeyRef::Configured(group.name().clone()));
+            state.grants.see(&call.caller, &names)
+        };
+        let named_keys = state.groups.values().filter(seen).map(|group| pb::NamedKey {
+            name: group.name().to_string(),
+            order: group.order().name().to_owned(),
+            members: members(group),
+        });
+        let named_keys = named_keys.collect();
         let granted = state.grants.allow_anything(&call.caller, Operations::ALL);
         let audit = self.daemon.audit.as_ref().filter(|_| granted).map(|audit| audit.status());
-        pb::ListBackendsResponse { backends, audit }
+        pb::ListBackendsResponse { backends, audit, named_keys }
     }
 
     /// A page of keys. The token of a page is `backend/`, and that backend's own token after it.
@@ -111,6 +122,9 @@ impl Service {
     pub(super) async fn evidence(&self, call: &Call, key: &str) -> Result<pb::Evidence> {
         let state = self.daemon.state();
         let entry = state.key(&call.caller, Operations::ALL, key).await?;
+        if let Some(group) = entry.group() {
+            return Err(group.unattested());
+        }
         let place = entry.place();
         let _ticket = place.enter()?;
         let backend = place.backend()?;
@@ -136,17 +150,27 @@ impl Service {
         // Whoever may do anything with a key may see it; whoever may not is told so.
         let entry = state.key(&call.caller, Operations::ALL, key).await?;
         self.looked(call, KeyOf::Opened(entry.clone()));
-        Ok(key_to_pb(entry.place().name().as_str(), entry.info()))
+        Ok(match entry.group() {
+            Some(group) => group_to_pb(group.order().name(), entry.info(), members(group)),
+            None => key_to_pb(entry.place().name().as_str(), entry.info()),
+        })
     }
-}
 
-impl Service {
     /// Somebody looks at keys.
     fn looked(&self, call: &Call, key: KeyOf) {
         if let Some(audit) = &self.daemon.audit {
             audit.read(Event::of_caller(&call.caller, Operations::LIST, key));
         }
     }
+}
+
+/// How each member of a key is.
+fn members(group: &Group) -> Vec<pb::Member> {
+    let members = group.standings().into_iter().map(|(reference, standing)| {
+        let (state, error) = standing.told();
+        pb::Member { reference: reference.to_owned(), state: state.to_owned(), error: error.map(error_to_pb) }
+    });
+    members.collect()
 }
 
 async fn page_of(place: &Place, request: ListRequest) -> Result<signer_core::KeyPage> {

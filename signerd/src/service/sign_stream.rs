@@ -16,10 +16,11 @@ use signer_core::{BoxFuture, Error, ErrorKind, Result, Signature, SignatureAlgor
 use signerd_api::{error_to_pb, pb, status_from_error};
 use tonic::{Status, Streaming};
 
-use super::{Wanted, nothing_to_sign, to_request};
+use super::{Asks, Wanted, nothing_to_sign, to_request};
 use crate::{
     call::Call,
     compose::Policed,
+    grants::Operations,
     state::{Daemon, State},
 };
 
@@ -58,7 +59,7 @@ struct Bound {
 impl Bound {
     async fn make(daemon: &Daemon, call: &Call, first: &First) -> Result<Arc<Self>> {
         let state = daemon.state();
-        let key = state.signer(&call.caller, &first.key).await?;
+        let key = state.signer(&call.caller, &first.key).await?.labelled(call);
         let algorithm = match first.algorithm.as_str() {
             "" => key.info().default_algorithm(),
             name => name.parse()?,
@@ -143,18 +144,21 @@ impl Answers {
             .get_or_insert_with(|| Arc::new(First { key: request.key, algorithm: request.algorithm }));
         let future: BoxFuture<'static, Outcome> = match &self.bound {
             Some(bound) if bound.holds(&self.daemon) => {
-                let bound = bound.clone();
+                let (bound, daemon) = (bound.clone(), self.daemon.clone());
+                let (call, first) = (self.call.until(deadline), first.clone());
                 Box::pin(async move {
-                    let result = bound.sign(wanted, deadline).await;
+                    let result = bound.sign(&daemon, &call, &first, wanted).await;
                     Outcome { id, bytes, result, bound: None, unbound: false }
                 })
             }
             _ => {
-                let (daemon, call, first) = (self.daemon.clone(), self.call.clone(), first.clone());
+                let (daemon, first) = (self.daemon.clone(), first.clone());
+                let call = self.call.until(deadline);
                 Box::pin(async move {
-                    match Bound::make(&daemon, &call, &first).await {
+                    let asks = Asks::to(Operations::SIGN, &first.key, "sign");
+                    match daemon.with_pin(&call, asks, || Bound::make(&daemon, &call, &first)).await {
                         Ok(bound) => {
-                            let result = bound.sign(wanted, deadline).await;
+                            let result = bound.sign(&daemon, &call, &first, wanted).await;
                             Outcome { id, bytes, result, bound: Some(bound), unbound: false }
                         }
                         Err(error) => Outcome { id, bytes, result: Err(error), bound: None, unbound: true },
@@ -193,10 +197,17 @@ impl Answers {
 }
 
 impl Bound {
-    async fn sign(&self, wanted: Option<Wanted>, deadline: Instant) -> Result<Signature> {
+    async fn sign(
+        &self,
+        daemon: &Daemon,
+        call: &Call,
+        first: &First,
+        wanted: Option<Wanted>,
+    ) -> Result<Signature> {
         let wanted = wanted.ok_or_else(nothing_to_sign)?;
-        let request = to_request(&self.state, self.algorithm, wanted)?;
-        self.key.sign(request.deadline(Some(deadline))).await
+        let asks = Asks::to_sign(&first.key, self.algorithm.name(), &wanted);
+        let request = to_request(&self.state, self.algorithm, wanted.clone())?.deadline(Some(call.deadline));
+        daemon.with_pin(call, asks, || self.key.sign(request.clone())).await
     }
 }
 

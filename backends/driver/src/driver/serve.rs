@@ -125,6 +125,10 @@ fn answer(
             let ability = Ability::Unlock.require(backend.unlock(), "driver")?;
             block_on(unlock(link, ability)).map(|()| Answer::Done(pb::Done {}))
         }
+        Some(Request::Lock(_)) => {
+            let ability = Ability::Unlock.require(backend.unlock(), "driver")?;
+            block_on(ability.lock()).map(|()| Answer::Done(pb::Done {}))
+        }
         Some(Request::Configure(_) | Request::PinLease(_) | Request::Close(_)) | None => {
             Err(Error::bad_request("the daemon sent a request that this driver does not know"))
         }

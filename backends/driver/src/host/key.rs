@@ -9,7 +9,8 @@ use std::{
 };
 
 use signer_core::{
-    BoxFuture, Error, ErrorKind, Input, KeyInfo, KeySelector, Result, SignRequest, Signature, Signer,
+    BoxFuture, Error, ErrorKind, Input, KeyInfo, KeySelector, PinPolicy, Result, SignRequest, Signature,
+    Signer,
 };
 
 use super::{CallError, FIRST_GUESS_NS, HANG, Link, MAX_DEATHS, PATIENCE, Shared};
@@ -115,6 +116,9 @@ impl DriverKey {
                     // The guess follows the last signatures by an eighth of the way each.
                     let smoothed = u64::from(work_ns) * 7 / 8 + u64::from(signature.work_ns) / 8;
                     self.work_ns.store(smoothed as u32, Relaxed);
+                    if self.info.policy.pin != Some(PinPolicy::Never) {
+                        self.shared.vault.serve();
+                    }
                     return Ok(Signature::new(signature.bytes));
                 }
                 Ok(_) => return Err(self.shared.unexpected()),

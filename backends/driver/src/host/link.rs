@@ -16,6 +16,7 @@ use tokio::{
     net::UnixStream,
     sync::{Notify, oneshot},
 };
+use zeroize::Zeroize;
 
 use super::{Sinks, Vault, lock, pins::Loan};
 use crate::{
@@ -67,6 +68,8 @@ struct State {
     /// Whether the link ended.
     dead: bool,
     out: Vec<u8>,
+    /// A PIN is among what is to be written: the place is overwritten when it is.
+    secret: bool,
     pending: HashMap<u64, Pending, std::hash::BuildHasherDefault<IdHasher>>,
     next_id: u64,
     flush_asked: bool,
@@ -126,6 +129,7 @@ impl Link {
             state: Mutex::new(State {
                 dead: false,
                 out: Vec::new(),
+                secret: false,
                 pending: HashMap::default(),
                 next_id: 1,
                 flush_asked: false,
@@ -228,7 +232,14 @@ impl Link {
     fn write(&self, state: &mut State, id: u64, until: Option<Instant>, body: Request) {
         let timeout_us =
             until.map_or(0, |t| (t.saturating_duration_since(Instant::now()).as_micros() as u64).max(1));
-        frame::push(&mut state.out, &pb::ToDriver { id, timeout_us, body: Some(body) });
+        let mut message = pb::ToDriver { id, timeout_us, body: Some(body) };
+        frame::push(&mut state.out, &message);
+        if let Some(Request::PinLease(lease)) = &mut message.body
+            && let Some(pb::pin_lease::Answer::Pin(pin)) = &mut lease.answer
+        {
+            pin.zeroize();
+            state.secret = true;
+        }
         let alone = self.in_flight.load(Relaxed) <= 1;
         if alone && self.write_now(state) {
             return;
@@ -251,6 +262,9 @@ impl Link {
             }
         }
         if written == state.out.len() {
+            if std::mem::take(&mut state.secret) {
+                state.out.zeroize();
+            }
             state.out.clear();
             if state.out.capacity() > 1 << 20 {
                 state.out = Vec::new();

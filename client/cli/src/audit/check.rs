@@ -84,7 +84,7 @@ impl Check {
             0 => format!("everything is as the signed checkpoint of {} records says\n", checkpoint.size),
             n => format!("{n} findings: this is not the log that was signed\n"),
         };
-        text = text + &verdict;
+        text.push_str(&verdict);
         context.answer(
             text,
             &json!({ "origin": checkpoint.origin, "size": checkpoint.size, "root": STANDARD.encode(checkpoint.root),

@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Print records as they come
 ///
-/// A record is seen when a checkpoint covers it: checkpoint_every in [audit], a second if nothing is said. Ends with Ctrl-C.
+/// A record is seen when a checkpoint covers it: checkpoint_every of the audit table, a second if nothing is said. Ends with Ctrl-C.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use serde_json::json;
-use signer_core::Evidence;
 
 use crate::{
     atomic,
@@ -17,7 +15,7 @@ use crate::{
 /// Ask the device for its own statement on a key
 ///
 /// A YubiKey, a TPM or a cloud HSM can state, under its maker's signature, that it made a key and does not give it away.
-/// This writes that statement as it is, for others to verify against the maker's roots.
+/// This writes that statement as it is, for `signer attest verify` to hold against the maker's roots.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -35,9 +33,10 @@ pub(super) struct Attest {
 impl Attest {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let evidence = context.client().attest(&self.key.get()?.to_string()).await?;
-        let text = format!("{:#}\n", to_json(&evidence));
+        let json = signer_attest::to_json(&evidence);
+        let text = format!("{json:#}\n");
         match &self.out {
-            None => context.answer(&text, &to_json(&evidence)),
+            None => context.answer(&text, &json),
             Some(path) => {
                 atomic::write(path, text.as_bytes())?;
                 context.result(format_args!("wrote {}", path.display()), &json!({ "out": path }));
@@ -45,10 +44,4 @@ impl Attest {
         }
         Ok(Exit::Done)
     }
-}
-
-/// The file format of evidence: its kind, and its parts in base64.
-fn to_json(evidence: &Evidence) -> serde_json::Value {
-    let parts: Vec<_> = evidence.parts.iter().map(|part| BASE64_STANDARD.encode(part)).collect();
-    json!({ "format": evidence.format.name(), "parts": parts })
 }

@@ -36,7 +36,7 @@ impl Delete {
             // Shown before the question, and an error if there is no such key.
             let (_, info) = client.key_info(&key).await?;
             let question = format!("Destroy {key} ({}) for good?", info.public_key.key_type());
-            match secret::confirm(&question) {
+            match secret::confirm(&question, context) {
                 Some(true) => {}
                 Some(false) => {
                     context.note("nothing was deleted");

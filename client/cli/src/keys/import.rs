@@ -53,7 +53,7 @@ impl Import {
             Err(e) if e.kind() == ErrorKind::PinRequired => {
                 let prompt = format!("Passphrase of {}", content::name(&self.file));
                 let file = self.passphrase_file.as_deref();
-                let passphrase = secret::read(&prompt, file, "--passphrase-file", context)?;
+                let passphrase = secret::read(&prompt, file, "--passphrase-file", context).await?;
                 PrivateKey::read(&bytes, Some(&passphrase))
             }
             read => read,

@@ -14,7 +14,7 @@ use crate::{
 
 /// Give a device its PIN
 ///
-/// The PIN is tried once. The daemon keeps it in memory until it ends.
+/// The PIN is tried once. The daemon keeps it in memory until it ends, or until the backend's pin_ttl is over.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +35,7 @@ pub(super) struct Unlock {
 impl Unlock {
     pub(super) async fn run(&self, context: &Context) -> Result<Exit, Failure> {
         let prompt = format!("PIN of {}", self.backend);
-        let pin = secret::read(&prompt, self.pin_file.as_deref(), "--pin-file", context)?;
+        let pin = secret::read(&prompt, self.pin_file.as_deref(), "--pin-file", context).await?;
         let request = UnlockRequest { pin, use_last_try: self.use_last_try };
         context.client().unlock(&self.backend, request).await?;
         context

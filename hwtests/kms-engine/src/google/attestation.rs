@@ -1,7 +1,8 @@
 //! The statement that a Cloud HSM makes of a key, in the form of the service, by a maker of our own.
 //!
-//! `content` is gzip over the statement; its last 256 bytes are an RSA signature (PKCS#1, SHA-256) over the others by the
-//! partition, whose key has a certificate of the card's maker and one of Google's.
+//! `content` is gzip over the response of an HSM of firmware 3, as Marvell's and Microsoft's published parsers read it; its last
+//! 256 bytes are an RSA signature (PKCS#1, SHA-256) over the others by the partition. Its key has a certificate of the card's
+//! maker and one of Google's, and so has the card's: four certificates without the roots, as Google's own check wants them.
 
 use std::sync::OnceLock;
 
@@ -23,6 +24,13 @@ struct Statements {
     maker_chain: Vec<String>,
     google_card_chain: Vec<String>,
     google_partition_chain: Vec<String>,
+    /// PEM, one behind the other.
+    roots: String,
+}
+
+/// The roots of the maker and of the cloud, in PEM. Each process has its own.
+pub(crate) fn roots() -> &'static str {
+    &Statements::the().roots
 }
 
 impl Statements {
@@ -54,9 +62,10 @@ impl Statements {
         let partition_of_google = partition.signed_by(&partition_key, &google)?.pem();
         Ok(Self {
             partition: pair,
-            maker_chain: vec![partition_of_maker, card_of_maker, maker.as_ref().pem()],
+            maker_chain: vec![partition_of_maker, card_of_maker],
             google_card_chain: vec![card_of_google],
             google_partition_chain: vec![partition_of_google],
+            roots: format!("{}{}", maker.as_ref().pem(), google.as_ref().pem()),
         })
     }
 
@@ -72,7 +81,7 @@ impl Statements {
 /// `KeyOperationAttestation`.
 pub(super) fn of(request: &Request<'_>, version: &str, public: &PublicKey) -> Value {
     let maker = Statements::the();
-    let mut statement = statement(version, public);
+    let mut statement = response(version, public);
     statement.extend(maker.sign(&statement));
     json!({
         "format": request.member(&AttestationFormat::CaviumV2),
@@ -85,9 +94,35 @@ pub(super) fn of(request: &Request<'_>, version: &str, public: &PublicKey) -> Va
     })
 }
 
-/// An object as the HSM writes it: handle, number of attributes, bytes of them; then the attributes with PKCS#11's
-/// numbers, each with a length. Everything is big-endian.
-fn statement(version: &str, public: &PublicKey) -> Vec<u8> {
+/// How long the signature behind a response is.
+const SIGNATURE_LEN: usize = 256;
+/// Between the header and the information, undocumented.
+const GAP: [u8; 16] = [0; 16];
+/// The attributes and the signature were asked for.
+const FLAGS: u32 = 3;
+
+/// Header (result, flags, length of all, length of the information), information (version, flags, where the two objects are
+/// in it), the public key's object, the private key's. Everything is big-endian.
+fn response(version: &str, public: &PublicKey) -> Vec<u8> {
+    const INFORMATION_HEADER: usize = 8;
+    let (first, second) = (object(Half::Public, version, public), object(Half::Private, version, public));
+    let offsets = [INFORMATION_HEADER, INFORMATION_HEADER + first.len()];
+    let header = [1, FLAGS as u16, offsets[0] as u16, offsets[1] as u16];
+    let information: Vec<u8> =
+        header.into_iter().flat_map(u16::to_be_bytes).chain(first).chain(second).collect();
+    let total = 16 + GAP.len() + information.len() + SIGNATURE_LEN;
+    let header = [0, FLAGS, total as u32, information.len() as u32];
+    header.into_iter().flat_map(u32::to_be_bytes).chain(GAP).chain(information).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Public,
+    Private,
+}
+
+/// Handle, number of attributes, bytes of them; then the attributes with PKCS#11's numbers, each with a length.
+fn object(half: Half, version: &str, public: &PublicKey) -> Vec<u8> {
     let (mut attributes, mut count) = (Vec::new(), 0_u32);
     let mut add = |number: u32, value: &[u8]| {
         count += 1;
@@ -95,19 +130,44 @@ fn statement(version: &str, public: &PublicKey) -> Vec<u8> {
         attributes.extend((value.len() as u32).to_be_bytes());
         attributes.extend(value);
     };
-    let key_type: u32 = match public.key_type() {
-        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => 0,
-        _ => 3,
-    };
-    add(0x0, &3_u32.to_be_bytes()); // CKA_CLASS: a private key
-    add(0x100, &key_type.to_be_bytes()); // CKA_KEY_TYPE
+    let private = u8::from(half == Half::Private);
+    let numbers = rsa_numbers(public);
+    add(0x0, &[2 + private]); // CKA_CLASS
+    add(0x1, &[1]); // CKA_TOKEN
+    add(0x2, &[1]); // CKA_PRIVATE
+    add(0x3, b"app_key"); // CKA_LABEL
+    add(0x100, &[if numbers.is_some() { 0 } else { 3 }]); // CKA_KEY_TYPE
     add(0x102, Digest::of(HashAlgorithm::Sha256, version.as_bytes()).as_bytes()); // CKA_ID
-    add(0x129, public.as_der()); // CKA_PUBLIC_KEY_INFO
-    add(0x162, &[0]); // CKA_EXTRACTABLE
+    add(0x103, &[private]); // CKA_SENSITIVE
+    add(0x108, &[private]); // CKA_SIGN
+    add(0x10a, &[1 - private]); // CKA_VERIFY
+    match &numbers {
+        Some((modulus, exponent)) => {
+            add(0x120, modulus); // CKA_MODULUS
+            add(0x122, exponent); // CKA_PUBLIC_EXPONENT
+        }
+        None => add(0x120, public.key_bytes()), // the point stands where a modulus would
+    }
+    add(0x162, &[1 - private]); // CKA_EXTRACTABLE
     add(0x163, &[1]); // CKA_LOCAL: generated inside
-    add(0x164, &[1]); // CKA_NEVER_EXTRACTABLE
-    let header = [0x11, count, attributes.len() as u32];
+    add(0x164, &[private]); // CKA_NEVER_EXTRACTABLE
+    add(0x165, &[private]); // CKA_ALWAYS_SENSITIVE
+    add(0x1003, public.fingerprint().as_bytes()); // Marvell's extended key check value
+    let handle = 0x7e6 + u32::from(private);
+    let header = [handle, count, attributes.len() as u32];
     header.into_iter().flat_map(u32::to_be_bytes).chain(attributes).collect()
+}
+
+/// The modulus and the exponent of an RSA key: the two numbers of its RSAPublicKey.
+fn rsa_numbers(public: &PublicKey) -> Option<(Vec<u8>, Vec<u8>)> {
+    if !matches!(public.key_type(), KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096) {
+        return None;
+    }
+    // SEQUENCE and the modulus have two bytes of length; the modulus has a zero in front.
+    let der = public.key_bytes();
+    let len = usize::from(u16::from_be_bytes([der[6], der[7]]));
+    let (modulus, exponent) = (&der[8 + 1..8 + len], &der[8 + len + 2..]);
+    Some((modulus.to_vec(), exponent.to_vec()))
 }
 
 /// RFC 1952, with stored blocks.

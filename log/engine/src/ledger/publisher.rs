@@ -8,8 +8,9 @@ use std::{
 use signer_core::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 
-use super::{OpenKey, Shared, lock};
+use super::{OpenKey, Shared, lock, overtaken};
 use crate::{
+    checkpoint::Checkpoint,
     frontier::{Growth, View},
     log::Published,
     sequencer::sign_and_publish,
@@ -96,28 +97,31 @@ impl Publisher {
     fn publish(&mut self) -> Result<Published> {
         // 2. Whatever becomes of the key, tiles do not stay in memory.
         let frontier = self.shared.write_tiles()?;
+        let (storage, none) = (&*self.shared.storage, Growth::default());
+        let view = View { frontier: &frontier, growth: &none, storage };
         let signer = match &mut self.signer {
             Some(signer) => signer,
             none => {
                 let key = self.runtime.block_on((self.open_key)())?;
                 let mut signer = CheckpointSigner::new(&self.shared.origin, key, false)?;
                 if let Some(published) = &*self.shared.published.borrow() {
-                    signer.resume(published.note.as_bytes()).map_err(|e| {
+                    let checkpoint = Checkpoint::verified(published.note.as_bytes(), signer.key());
+                    let checkpoint = checkpoint.map_err(|e| {
                         Error::new(e.kind(), "the log's checkpoint is not by this log's key")
                             .vendor(e.what())
                             .next("give the log the key that it was made with, or another folder")
                     })?;
+                    signer.resume(&checkpoint, &view)?;
                 }
                 none.insert(signer)
             }
         };
-        let (storage, none) = (&*self.shared.storage, Growth::default());
-        let view = View { frontier: &frontier, growth: &none, storage };
         let size = frontier.size();
         let root = Edge::new(size, &view)?.root();
         let expected = self.shared.published.borrow().as_ref().map(|p| p.note.clone());
         // 3 and 4.
-        sign_and_publish(storage, &view, signer, (size, root), expected.as_deref(), &self.runtime)
+        let published = sign_and_publish(storage, &view, signer, (size, root), expected.as_deref());
+        self.runtime.block_on(published)?.ok_or_else(overtaken)
     }
 
     fn published(&self, published: Published, began: Instant) {

@@ -191,7 +191,7 @@ pub(super) fn encoded_len(batch: &Batch) -> usize {
     12 + batch.entries.iter().map(|entry| 36 + entry.data.len()).sum::<usize>()
 }
 
-fn decode(body: &[u8]) -> Result<Batch> {
+pub(super) fn decode(body: &[u8]) -> Result<Batch> {
     let read = || {
         let (begin, rest) = body.split_first_chunk::<8>()?;
         let (count, mut rest) = rest.split_first_chunk::<4>()?;

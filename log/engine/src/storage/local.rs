@@ -26,7 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use signer_core::{Error, ErrorKind, Result};
 
 use super::{
-    Batch, Objects, Recovered, Storage,
+    Batch, Objects, Recovered, Storage, Swap,
     files::{self, Readers},
     journal::{self, Kind, MAX_RECORD, SEGMENT, Segment},
     unavailable,
@@ -204,7 +204,7 @@ impl Storage for LocalStorage {
         let checkpoint = read("checkpoint")?.filter(|c| !c.is_empty());
         let Some((active, _)) = found.last() else {
             writer.other_is_clean = true;
-            return Ok(Recovered { snapshot: None, batches: Vec::new(), checkpoint });
+            return Ok(Recovered { snapshot: None, batches: Vec::new(), checkpoint, sealed: false });
         };
         writer.active = *active;
         // The older file may not be durable in tiles yet. Its batches are given too: writing the same tiles again harms nobody.
@@ -217,7 +217,7 @@ impl Storage for LocalStorage {
         }
         let snapshot = Some(found[0].1.snapshot.clone());
         let batches = found.into_iter().flat_map(|(_, contents)| contents.batches).collect();
-        Ok(Recovered { snapshot, batches, checkpoint })
+        Ok(Recovered { snapshot, batches, checkpoint, sealed: false })
     }
 
     fn has_room(&self, batch: &Batch) -> bool {
@@ -225,7 +225,7 @@ impl Storage for LocalStorage {
         writer.segments[writer.active].fits(journal::encoded_len(batch))
     }
 
-    fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<()> {
+    fn stage(&self, batch: &Batch, snapshot: &dyn Fn() -> Vec<u8>) -> Result<Swap> {
         let body = journal::encode(batch);
         if body.len() as u64 > MAX_RECORD / 2 {
             return Err(Error::bad_request("the batch is larger than the journal takes"));
@@ -237,7 +237,8 @@ impl Storage for LocalStorage {
             writer.switch(&self.root, &snapshot()).map_err(failed)?;
         }
         let active = writer.active;
-        writer.segments[active].append(Kind::Batch, &body).map_err(failed)
+        writer.segments[active].append(Kind::Batch, &body).map_err(failed)?;
+        Ok(Swap::Done)
     }
 
     fn write_tiles(&self, tiles: &[(TileId, Vec<u8>)]) -> Result<()> {
@@ -268,7 +269,7 @@ impl Storage for LocalStorage {
         Ok(())
     }
 
-    fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<()> {
+    fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<Swap> {
         let path = self.root.join("checkpoint");
         let failed =
             |e: io::Error| unavailable("the checkpoint cannot be published", &e).device(self.root.display());
@@ -284,7 +285,7 @@ impl Storage for LocalStorage {
         }
         files::replace(&path, checkpoint, self.readers).map_err(failed)?;
         writer.dirty.insert(path);
-        Ok(())
+        Ok(Swap::Done)
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -388,7 +389,7 @@ fn sync_folders(root: &Path, state: &Path) -> io::Result<()> {
 }
 
 /// Locks a file and writes this process's number into it. The inner error is what is in it.
-fn lock(path: &Path) -> io::Result<std::result::Result<File, String>> {
+pub(super) fn lock(path: &Path) -> io::Result<std::result::Result<File, String>> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -22,6 +22,9 @@ use crate::{
     tree::{Edge, Hash, empty_root},
 };
 
+/// Where the checkpoint is that was cosigned last.
+const COSIGNED: &str = "witness/checkpoint";
+
 /// A folder with the copy: the same files under the same names.
 #[derive(Debug)]
 pub struct Mirror {
@@ -170,17 +173,49 @@ impl Mirror {
         Ok(())
     }
 
-    fn root_of(&self, size: u64) -> Result<Hash> {
+    /// The checkpoint of the copy as it is signed, if it has one.
+    pub(crate) fn published(&self) -> Result<Option<Vec<u8>>> {
+        self.folder.read("checkpoint")
+    }
+
+    /// The key that the log signs with.
+    pub(crate) fn key(&self) -> &NoteKey {
+        &self.key
+    }
+
+    /// The checkpoint that was cosigned last, as [`Mirror::remember`] was given it.
+    pub(crate) fn cosigned(&self) -> Result<Option<Vec<u8>>> {
+        files::read(&self.root.join(COSIGNED)).map_err(|e| self.cannot("read", &e))
+    }
+
+    /// Keeps a checkpoint that is about to be cosigned, durably.
+    pub(crate) fn remember(&self, note: &[u8]) -> Result<()> {
+        let path = self.root.join(COSIGNED);
+        let keep = || {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            files::replace(&path, note, Readers::AsMasked)?;
+            files::sync(&self.root, &BTreeSet::from([path.clone()]))
+        };
+        keep().map_err(|e| self.cannot("written", &e))
+    }
+
+    /// The root of the copy's tree when it had so many entries; at most as many as it has.
+    pub(crate) fn root_of(&self, size: u64) -> Result<Hash> {
         Ok(Edge::new(size, &StoredNodes::new(&self.folder, size))?.root())
     }
 
-    /// Keeps what proves it: both checkpoints are signed by the log.
     fn fork(&self, note: &[u8], what: &str) -> Error {
+        let old = files::read(&self.root.join("checkpoint")).ok().flatten();
+        self.evidence(old.as_deref(), note, what)
+    }
+
+    /// Keeps what proves that a log has forked: both checkpoints are signed by it.
+    pub(crate) fn evidence(&self, old: Option<&[u8]>, note: &[u8], what: &str) -> Error {
         let folder = self.root.join("evidence");
         let keep = || -> io::Result<()> {
             std::fs::create_dir_all(&folder)?;
-            if let Some(old) = files::read(&self.root.join("checkpoint"))? {
-                files::replace(&folder.join("checkpoint.before"), &old, Readers::AsMasked)?;
+            if let Some(old) = old {
+                files::replace(&folder.join("checkpoint.before"), old, Readers::AsMasked)?;
             }
             files::replace(&folder.join("checkpoint.after"), note, Readers::AsMasked)
         };

@@ -44,9 +44,9 @@ impl RemoteBackend {
     /// An address may point into another backend: then there is no such key here.
     async fn find(&self, key: &KeySelector) -> Result<RemoteSigner> {
         let reference = self.reference(key);
-        let (backend, info) = self.client.key_info(&reference).await?;
-        if backend == self.opened.name {
-            return Ok(RemoteSigner::new(self.client.clone(), &backend, info));
+        let found = self.client.describe(&reference).await?;
+        if found.backend == self.opened.name {
+            return Ok(RemoteSigner::new(self.client.clone(), found.reference, found.info));
         }
         Err(Error::new(ErrorKind::NotFound, "there is no such key").key(reference).device(&self.opened.name))
     }

@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use signer_core::{
-    BackendName, BoxFuture, Error, ErrorKind, KeyInfo, Result, SignRequest, Signature, Signer,
-};
+use signer_core::{BoxFuture, Error, ErrorKind, KeyInfo, Result, SignRequest, Signature, Signer};
 
 use crate::Client;
 
@@ -17,11 +15,11 @@ pub struct RemoteSigner {
 }
 
 impl RemoteSigner {
-    pub(super) fn new(client: Client, backend: &BackendName, info: KeyInfo) -> Self {
-        Self { client, reference: format!("{backend}/{}", info.name), info }
+    pub(super) fn new(client: Client, reference: String, info: KeyInfo) -> Self {
+        Self { client, reference, info }
     }
 
-    /// The key as the daemon knows it: backend/key, version included.
+    /// The key as the daemon knows it: backend/key, version included, or its configured name where several places hold it.
     pub fn reference(&self) -> &str {
         &self.reference
     }

@@ -1,0 +1,6 @@
+//! The response of an HSM, compressed or not: no panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| signer_attest::fuzz::hsm(bytes));
