@@ -434,3 +434,31 @@ async fn records_are_shown_filtered_and_followed() {
     let followed = String::from_utf8(followed.stdout).unwrap();
     assert_eq!(followed.matches("\"operation\":\"sign\"").count(), 2, "{followed}");
 }
+
+/// Readers need no more than the group of the folder, and get to see no more than the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_may_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let soft = Software::start();
+    let group = programs::must(std::process::Command::new("id").arg("-gn"));
+    let more = format!("group = {:?}", group.trim());
+    let audited = Audited::start(&[soft.toml("soft", PinSetup::Right)], "soft/audit", &more).await;
+    audited.daemon.make_key("soft", "release").await;
+    for i in 0..300 {
+        audited.sign("soft/release", &format!("{i}")).await.unwrap();
+    }
+    audited.settled().await;
+    let mode = |name: &str| {
+        let metadata =
+            std::fs::metadata(audited.directory.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        metadata.permissions().mode() & 0o7777
+    };
+    for folder in ["", "tile", "tile/entries", "tile/0"] {
+        assert_eq!(mode(folder), 0o2750, "{folder}");
+    }
+    for file in ["checkpoint", "tile/entries/000", "tile/0/000"] {
+        assert_eq!(mode(file), 0o640, "{file}");
+    }
+    assert_eq!(mode(".state") & 0o777, 0o700);
+    assert_eq!(mode(".state/journal.0"), 0o600);
+}
