@@ -428,6 +428,8 @@ async fn records_are_shown_filtered_and_followed() {
     let shown = programs::must(audited.daemon.signer().args(["audit", "show", "--operation", "sign"]));
     assert_eq!(shown, text(&["--operation", "sign"]));
 
+    // It looks every quarter of a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     // Not INT: what runs in the background of a script ignores that.
     process::signal(following.id(), Signal::TERM);
     let followed = following.wait_with_output().unwrap();
