@@ -206,13 +206,19 @@ impl Sequencer {
         // Written: a further try would not have to do it again.
         growth.tiles.clear();
         let view = View { frontier: &self.frontier, growth, storage: &*self.storage };
-        // 3. Signed only if it extends what was signed last.
         let size = self.frontier.size();
-        let root = Edge::new(size, &view)?.root();
-        let expected = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
-        let signed =
-            sign_and_publish(&*self.storage, &view, &mut self.signer, (size, root), expected.as_deref());
-        if let Some(published) = self.runtime.block_on(signed)? {
+        // 3. Signed only if it extends what was signed last. That may be beyond this tree: a catch-up that broke off after it
+        // had seen what others published. Then there is nothing to sign, and the catch-up has to be finished.
+        let published = if self.signer.size() > size {
+            None
+        } else {
+            let root = Edge::new(size, &view)?.root();
+            let expected = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
+            let signed =
+                sign_and_publish(&*self.storage, &view, &mut self.signer, (size, root), expected.as_deref());
+            self.runtime.block_on(signed)?
+        };
+        if let Some(published) = published {
             let published = Arc::new(published);
             if let Some(shared) = self.shared.upgrade() {
                 shared.published.send_replace(published.clone());
