@@ -17,6 +17,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod pty;
+pub mod random_requests;
 pub mod real;
 pub mod s3;
 pub mod scripted;

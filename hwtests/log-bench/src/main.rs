@@ -4,6 +4,7 @@
 
 mod authority;
 mod fill;
+mod random;
 
 use std::{
     fs::File,
@@ -35,6 +36,9 @@ struct Cli {
     /// Append so many entries to the signature log in --storage, which nobody serves, with its --key, and end.
     #[arg(long, value_name = "COUNT", requires_all = ["storage", "key"])]
     fill: Option<u64>,
+    /// Send so many random requests instead; its memory (--pid) may not grow. Exit code 1 if it is not in order.
+    #[arg(long, value_name = "COUNT", requires = "pid")]
+    random: Option<u64>,
     /// The folder of the log.
     #[arg(long, value_name = "DIR")]
     storage: Option<PathBuf>,
@@ -67,6 +71,9 @@ async fn main() {
     }
     if let (Some(count), Some(folder), Some(key)) = (cli.fill, &cli.storage, &cli.key) {
         return fill::fill(folder, key, count).await;
+    }
+    if let (Some(count), Some(address), Some(pid)) = (cli.random, cli.address, cli.pid) {
+        return random::run(address, pid, count).await;
     }
     if let Some(folder) = &cli.disk {
         let micros = durable_write(folder).as_secs_f64() * 1e6;
