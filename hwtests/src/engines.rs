@@ -7,6 +7,7 @@ use signer_core::{Ability, Backend, BoxFuture, Result};
 
 mod aws;
 mod azure;
+mod every_kind;
 mod google;
 mod kryoptic;
 mod piv;
@@ -20,6 +21,7 @@ pub(crate) use aws::profile as aws_profile;
 pub use aws::{AwsFace, MiniStack};
 pub use azure::Azure;
 pub(crate) use azure::profile as azure_profile;
+pub use every_kind::EveryKind;
 pub use google::Google;
 pub(crate) use google::profile as google_profile;
 pub use kryoptic::Kryoptic;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use hwtests::{
     daemon::{Daemon, GRANT_ALL},
-    engines::{AwsFace, Azure, Engine, Google, Piv, SoftHsm, Software, SwTpm, Vault},
+    engines::{Engine as _, EveryKind, Software},
     eventually, process,
 };
 use signer_contract::PinSetup;
-use signer_core::{Digest, HashAlgorithm, Input, KeyType};
+use signer_core::{Digest, HashAlgorithm, Input};
 
 /// MiB of a process that are resident, and of these what is its own: not a page of the program's file.
 fn memory(pid: u32) -> (f64, f64) {
@@ -20,25 +20,12 @@ fn memory(pid: u32) -> (f64, f64) {
 /// Every kind of backend, each with its engine, healthy, and used once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_with_every_kind_of_backend_is_small() {
-    let (soft, hsm, card, tpm) = (Software::start(), SoftHsm::start(), Piv::start(), SwTpm::start());
-    let (vault, aws, google, azure) = (Vault::start(), AwsFace::start(), Google::start(), Azure::start());
-    let engines: [(&str, &dyn Engine, &str); 8] = [
-        ("soft", &soft, "k"),
-        ("hsm", &hsm, "k"),
-        ("card", &card, "9a"),
-        ("tpm", &tpm, "k"),
-        ("vault", &vault, "k"),
-        ("aws", &aws, "k"),
-        ("google", &google, "k"),
-        ("azure", &azure, "k"),
-    ];
-    let tables: Vec<_> = engines.iter().map(|(name, engine, _)| engine.toml(name, PinSetup::Right)).collect();
+    let engines = EveryKind::start();
     let daemon =
-        Daemon::start_with(&format!("[log]\nlevel = \"info\"\n\n{}\n{GRANT_ALL}", tables.join("\n"))).await;
+        Daemon::start_with(&format!("[log]\nlevel = \"info\"\n\n{}\n{GRANT_ALL}", engines.toml())).await;
     let client = daemon.client().timeout(Duration::from_mins(1));
-    for (name, _, key) in engines {
-        daemon.backend(name).await;
-        daemon.make_key_of(name, key, KeyType::EcdsaP256).await;
+    EveryKind::make_keys(&daemon).await;
+    for (name, key) in EveryKind::KEYS {
         let digest = Digest::of(HashAlgorithm::Sha256, b"x");
         client.sign(&format!("{name}/{key}"), None, Input::Digest(digest)).await.unwrap();
     }

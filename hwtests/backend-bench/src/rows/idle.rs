@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use hwtests::{
-    engines::{AwsFace, Azure, Engine, Google, Piv, SoftHsm, Software, SwTpm, Vault},
-    load::input,
-};
-use signer_contract::PinSetup;
-use signer_core::{HashAlgorithm, KeyType, SignatureAlgorithm};
+use hwtests::{engines::EveryKind, load::input};
+use signer_core::{HashAlgorithm, SignatureAlgorithm};
 
 use super::Bench;
 use crate::{
@@ -16,27 +12,13 @@ use crate::{
 };
 
 pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
-    let (soft, hsm, card, tpm) = (Software::start(), SoftHsm::start(), Piv::start(), SwTpm::start());
-    let (vault, aws, google, azure) = (Vault::start(), AwsFace::start(), Google::start(), Azure::start());
-    let engines: [(&str, &dyn Engine, &str); 8] = [
-        ("soft", &soft, "k"),
-        ("hsm", &hsm, "k"),
-        ("card", &card, "9a"),
-        ("tpm", &tpm, "k"),
-        ("vault", &vault, "k"),
-        ("aws", &aws, "k"),
-        ("google", &google, "k"),
-        ("azure", &azure, "k"),
-    ];
-    let tables: Vec<_> = engines.iter().map(|(name, engine, _)| engine.toml(name, PinSetup::Right)).collect();
-    let daemon = bench.daemon(&tables.join("\n"));
+    let engines = EveryKind::start();
+    let daemon = bench.daemon(&engines.toml());
     let algorithm = SignatureAlgorithm::Ecdsa(HashAlgorithm::Sha256);
-    for (name, _, key) in engines {
-        bench.wait(async {
-            daemon.backend(name).await;
-            daemon.make_key_of(name, key, KeyType::EcdsaP256).await;
-            daemon.client().sign(&format!("{name}/{key}"), Some(algorithm), input(algorithm, "x")).await
-        })?;
+    bench.wait(EveryKind::make_keys(&daemon));
+    for (name, key) in EveryKind::KEYS {
+        let client = daemon.client();
+        bench.wait(client.sign(&format!("{name}/{key}"), Some(algorithm), input(algorithm, "x")))?;
     }
     let (mut sizes, mut drivers) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
