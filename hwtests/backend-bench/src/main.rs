@@ -4,21 +4,11 @@
 use std::{error::Error, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use signer_bench::{measure, procfs, report};
 
 mod direct;
 mod rows;
 mod run;
-
-// The benchmark's own way of measuring and of telling it. Not all of it is needed here.
-#[path = "../../bench-tool/src/measure.rs"]
-#[allow(dead_code)]
-mod measure;
-#[path = "../../bench-tool/src/procfs.rs"]
-#[allow(dead_code)]
-mod procfs;
-#[path = "../../bench-tool/src/report.rs"]
-#[allow(dead_code)]
-mod report;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 

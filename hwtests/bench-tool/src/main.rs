@@ -4,13 +4,11 @@
 use std::{error::Error, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use signer_bench::{measure, procfs, report};
 
 mod bare_server;
 mod drive;
-mod measure;
-mod procfs;
 mod raw;
-mod report;
 mod rows;
 mod run;
 mod stage;

@@ -13,52 +13,52 @@ use crate::procfs;
 
 /// What went through in one window. A load generator prints it as one line of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Load {
+pub struct Load {
     /// Requests that were begun in the window and answered.
-    pub(crate) requests: u64,
+    pub requests: u64,
     /// How long the window was.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// Half of the requests took at most this long, in milliseconds.
-    pub(crate) p50_ms: f64,
+    pub p50_ms: f64,
     /// 99 of 100 requests took at most this long.
-    pub(crate) p99_ms: f64,
+    pub p99_ms: f64,
     /// The longest one.
-    pub(crate) max_ms: f64,
+    pub max_ms: f64,
     /// Processor time a request.
-    pub(crate) cpu: Cpu,
+    pub cpu: Cpu,
 }
 
 /// Processor time in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Cpu {
+pub struct Cpu {
     /// Of the load generator; of everything, where the signing is done in the same process.
-    pub(crate) client: f64,
+    pub client: f64,
     /// Of the server.
-    pub(crate) daemon: f64,
+    pub daemon: f64,
     /// Of the processes that the server has started.
-    pub(crate) drivers: f64,
+    pub drivers: f64,
 }
 
 /// When to measure, and whose processor time beside the own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub struct Window {
     /// Requests begun before this are warm-up.
-    pub(crate) begin: Instant,
+    pub begin: Instant,
     /// No request is begun after this.
-    pub(crate) end: Instant,
+    pub end: Instant,
     /// The server's process.
-    pub(crate) watch: Option<u32>,
+    pub watch: Option<u32>,
 }
 
 impl Window {
     /// A window that opens after `warm_up` seconds.
-    pub(crate) fn new(warm_up: f64, seconds: f64, watch: Option<u32>) -> Self {
+    pub fn new(warm_up: f64, seconds: f64, watch: Option<u32>) -> Self {
         let begin = Instant::now() + Duration::from_secs_f64(warm_up);
         Self { begin, end: begin + Duration::from_secs_f64(seconds), watch }
     }
 
     /// Reads the processor times when the window opens and when it closes.
-    pub(crate) fn observe(self) -> JoinHandle<Cpu> {
+    pub fn observe(self) -> JoinHandle<Cpu> {
         thread::spawn(move || {
             sleep(self.begin.saturating_duration_since(Instant::now()));
             let before = Cpu::now(self.watch);
@@ -73,7 +73,7 @@ impl Window {
     }
 
     /// Sums up; `latencies` in nanoseconds.
-    pub(crate) fn close(
+    pub fn close(
         self,
         observer: JoinHandle<Cpu>,
         mut latencies: Vec<u64>,
@@ -99,7 +99,8 @@ impl Window {
 
 impl Load {
     /// What went through two load generators that ran at once: the sum of the rates, and the worse latency.
-    pub(crate) fn and(&self, other: &Self) -> Self {
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
         let requests = self.requests + other.requests;
         let each = |a: f64, b: f64| (a * self.requests as f64 + b * other.requests as f64) / requests as f64;
         Self {
@@ -129,8 +130,7 @@ impl Cpu {
 
 /// Threads that each call their own closure again and again. `make` is called in the thread; the first failure of any
 /// closure ends the measurement.
-#[allow(dead_code)] // as above
-pub(crate) fn threads<W>(
+pub fn threads<W>(
     count: usize,
     warm_up: f64,
     seconds: f64,

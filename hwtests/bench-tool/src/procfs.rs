@@ -4,7 +4,7 @@ use std::fs;
 
 /// The processor time of a process so far, user and system, in microseconds; 0 when it has ended.
 /// The kernel counts in ticks of 10 ms: a window of a second knows it to one percent.
-pub(crate) fn cpu_us(pid: u32) -> f64 {
+pub fn cpu_us(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The program's name, in parentheses, may have anything in it; utime and stime are the 12th and 13th after it.
     let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
@@ -17,7 +17,7 @@ pub(crate) fn cpu_us(pid: u32) -> f64 {
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// All that a process has started, and what these have started.
-pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+pub fn descendants(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let mut at = 0;
     while at < all.len() {
@@ -37,8 +37,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 /// The process's resident memory in MiB: `VmRSS` now, `VmHWM` at its highest. `None` when it has ended.
-#[allow(dead_code)] // not needed by every program that this file is compiled into
-pub(crate) fn memory_mib(pid: u32, field: &str) -> Option<f64> {
+pub fn memory_mib(pid: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: f64 = line.split_whitespace().next()?.parse().ok()?;

@@ -8,52 +8,70 @@ use crate::measure::Load;
 
 /// One row of the table: a task, who did it how fast, and the goals for it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Row {
+pub struct Row {
     /// What `--only` takes.
-    pub(crate) name: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) lines: Vec<Line>,
-    pub(crate) goals: Vec<Goal>,
+    pub name: &'static str,
+    /// The task, for people.
+    pub title: &'static str,
+    /// Who did it.
+    pub lines: Vec<Line>,
+    /// What was to be reached.
+    pub goals: Vec<Goal>,
 }
 
 /// Who did it, and the median of each figure over the rounds.
 #[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    pub(crate) who: String,
-    pub(crate) figures: Vec<Figure>,
+pub struct Line {
+    /// A program, and how it was used.
+    pub who: String,
+    /// What was measured.
+    pub figures: Vec<Figure>,
 }
 
+/// A column of the table.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) value: f64,
+pub struct Figure {
+    /// Its heading, with the unit.
+    pub name: &'static str,
+    /// The median over the rounds.
+    pub value: f64,
     #[serde(skip)]
     decimals: usize,
 }
 
 /// A figure to reach: each round's value, compared by the median.
 #[derive(Debug, Serialize)]
-pub(crate) struct Goal {
-    pub(crate) what: String,
-    pub(crate) unit: &'static str,
-    pub(crate) median: f64,
-    pub(crate) lowest: f64,
-    pub(crate) highest: f64,
+pub struct Goal {
+    /// What is compared.
+    pub what: String,
+    /// What is written behind figures, with a space before it where there is one.
+    pub unit: &'static str,
+    /// The median of the rounds.
+    pub median: f64,
+    /// The lowest round.
+    pub lowest: f64,
+    /// The highest round.
+    pub highest: f64,
     #[serde(flatten)]
-    pub(crate) limit: Limit,
-    pub(crate) met: bool,
+    /// The goal.
+    pub limit: Limit,
+    /// Whether the median reaches it.
+    pub met: bool,
 }
 
+/// Which side of a figure is good.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Limit {
+pub enum Limit {
+    /// So much, or less.
     AtMost(f64),
+    /// So much, or more.
     AtLeast(f64),
 }
 
 impl Line {
     /// The medians of several rounds of a load.
-    pub(crate) fn of_loads(who: &str, loads: &[Load]) -> Self {
+    pub fn of_loads(who: &str, loads: &[Load]) -> Self {
         let of = |figure: fn(&Load) -> f64| median(loads.iter().map(figure));
         let mut line = Self::new(who)
             .with("rate/s", of(rate), 0)
@@ -70,19 +88,22 @@ impl Line {
         line
     }
 
-    pub(crate) fn new(who: &str) -> Self {
+    /// A line without figures yet.
+    pub fn new(who: &str) -> Self {
         Self { who: who.into(), figures: Vec::new() }
     }
 
+    /// The line with one more figure.
     #[must_use]
-    pub(crate) fn with(mut self, name: &'static str, value: f64, decimals: usize) -> Self {
+    pub fn with(mut self, name: &'static str, value: f64, decimals: usize) -> Self {
         self.figures.push(Figure { name, value, decimals });
         self
     }
 }
 
 impl Goal {
-    pub(crate) fn new(what: impl Into<String>, unit: &'static str, values: &[f64], limit: Limit) -> Self {
+    /// Judges the values of all rounds.
+    pub fn new(what: impl Into<String>, unit: &'static str, values: &[f64], limit: Limit) -> Self {
         let middle = median(values.iter().copied());
         Self {
             what: what.into(),
@@ -100,12 +121,12 @@ impl Goal {
 }
 
 /// Requests a second.
-pub(crate) fn rate(load: &Load) -> f64 {
+pub fn rate(load: &Load) -> f64 {
     load.requests as f64 / load.seconds
 }
 
 /// The middle one; of an even number the mean of the two in the middle.
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
