@@ -1,9 +1,14 @@
 //! A whole `signer-log` in a folder of its own, with its key behind a daemon, and callers of it.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,6 +19,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use signer_core::{Digest, HashAlgorithm, KeyType, PublicKey};
+use signer_log_engine::{Hash, leaf_hash};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -383,6 +389,57 @@ impl Signatory {
                 "verifier": {"publicKey": {"rawBytes": self.spki}, "keyDetails": "PKIX_ECDSA_P256_SHA_256"},
             },
         }})
+    }
+}
+
+/// What callers were told is in a signature log, whatever happens to its servers meanwhile.
+#[derive(Clone, Default)]
+pub struct Acknowledged {
+    stop: Arc<AtomicBool>,
+    /// The leaf's hash of each index.
+    entries: Arc<Mutex<HashMap<u64, Hash>>>,
+}
+
+impl Acknowledged {
+    /// Writes one entry after the other until it is told to stop; gives how many were acknowledged. An index that is given
+    /// twice is a failure, and an answer that is neither 201 nor 5xx.
+    pub async fn write(self, mut caller: Caller, name: usize) -> usize {
+        let signatory = Signatory::default();
+        let mut mine = 0;
+        for round in 0_u64.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let request = signatory.request(format!("{name} {round}").as_bytes()).to_string();
+            match caller.post(ENTRIES, request.as_bytes()).await {
+                Ok(answer) if answer.status == 201 => {
+                    let answer = answer.json();
+                    let text = |name: &str| answer[name].as_str().expect("a text").to_owned();
+                    let index: u64 = text("logIndex").parse().expect("a number");
+                    let body = STANDARD.decode(text("canonicalizedBody")).expect("base64");
+                    let before = self.lock().insert(index, leaf_hash(&body));
+                    assert!(before.is_none(), "index {index} was given twice");
+                    mine += 1;
+                }
+                Ok(answer) => assert!(answer.status >= 500, "{answer:?}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+        mine
+    }
+
+    /// Ends [`Self::write`].
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// The leaf's hash of each index.
+    pub fn entries(&self) -> HashMap<u64, Hash> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Hash>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

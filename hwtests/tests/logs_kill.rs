@@ -1,24 +1,16 @@
 //! kill -9 at random moments, under load: no acknowledged entry lost, no fork, a start within a second.
 #![allow(clippy::unwrap_used)] // tests
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hwtests::{
     daemon::Daemon,
     engines::{Engine as _, Software},
-    log::{ENTRIES, LogServer, Signatory},
+    log::{Acknowledged, LogServer},
     programs,
 };
 use signer_contract::PinSetup;
-use signer_log_engine::{Folder, Format, TileKind, WIDTH, leaf_hash};
+use signer_log_engine::{Folder, Format, TileKind, WIDTH};
 
 /// How often: a short form by default, `LOG_KILLS=200` for the long one.
 fn kills() -> u32 {
@@ -31,33 +23,9 @@ async fn a_log_that_is_killed_keeps_what_it_has_acknowledged() {
     let daemon = Daemon::start(&[engine.toml("soft", PinSetup::Right)]).await;
     daemon.make_key("soft", "log").await;
     let mut log = LogServer::start(&daemon, "log", "signature", "soft/log", &[]).await;
-    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(HashMap::new())));
-    let callers: Vec<_> = (0..24)
-        .map(|at| {
-            let (mut caller, stop, acknowledged) = (log.caller(), stop.clone(), acknowledged.clone());
-            tokio::spawn(async move {
-                let signatory = Signatory::default();
-                for round in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let request = signatory.request(format!("{at} {round}").as_bytes()).to_string();
-                    match caller.post(ENTRIES, request.as_bytes()).await {
-                        Ok(answer) if answer.status == 201 => {
-                            let answer = answer.json();
-                            let index: u64 = answer["logIndex"].as_str().unwrap().parse().unwrap();
-                            let body =
-                                STANDARD.decode(answer["canonicalizedBody"].as_str().unwrap()).unwrap();
-                            let before = acknowledged.lock().unwrap().insert(index, leaf_hash(&body));
-                            assert!(before.is_none(), "index {index} was given twice");
-                        }
-                        Ok(answer) => assert!(answer.status >= 500, "{answer:?}"),
-                        Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                    }
-                }
-            })
-        })
-        .collect();
+    let acknowledged = Acknowledged::default();
+    let callers: Vec<_> =
+        (0..24).map(|at| tokio::spawn(acknowledged.clone().write(log.caller(), at))).collect();
     let mirror = daemon.folder().join("mirror");
     let mut slowest = Duration::ZERO;
     let mut seed = std::process::id();
@@ -70,7 +38,7 @@ async fn a_log_that_is_killed_keeps_what_it_has_acknowledged() {
         // Somebody who follows the log from outside sees it grow and never change.
         programs::must(log.command().arg("mirror").arg(log.storage()).arg("--storage").arg(&mirror));
     }
-    stop.store(true, Ordering::Relaxed);
+    acknowledged.stop();
     for caller in callers {
         caller.await.unwrap();
     }
@@ -79,7 +47,7 @@ async fn a_log_that_is_killed_keeps_what_it_has_acknowledged() {
     assert_eq!(wrong, Vec::<String>::new());
     programs::must(log.command().arg("mirror").arg(log.storage()).arg("--storage").arg(&mirror));
 
-    let acknowledged = acknowledged.lock().unwrap();
+    let acknowledged = acknowledged.entries();
     let folder = Folder::new(log.storage());
     let mut there = Vec::new();
     for tile in 0..size.div_ceil(WIDTH) {
@@ -91,7 +59,7 @@ async fn a_log_that_is_killed_keeps_what_it_has_acknowledged() {
         );
     }
     assert!(acknowledged.len() > 100, "only {} entries were acknowledged", acknowledged.len());
-    for (index, hash) in acknowledged.iter() {
+    for (index, hash) in &acknowledged {
         assert_eq!(
             there.get(*index as usize),
             Some(hash),

@@ -2,28 +2,22 @@
 #![allow(clippy::unwrap_used)] // tests
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hwtests::{
     daemon::Daemon,
     engines::{Engine as _, Software},
     eventually,
-    log::{ENTRIES, LogServer, Signatory},
+    log::{Acknowledged, ENTRIES, LogServer, Signatory},
     programs,
     proxy::{Carry, Proxy},
     s3::{Make, S3},
 };
 use serde_json::{Value, json};
 use signer_contract::PinSetup;
-use signer_log_engine::{EntryRef, Folder, Format, TileId, TileKind, WIDTH, leaf_hash, read_entry_tile};
+use signer_log_engine::{EntryRef, Folder, Format, TileId, TileKind, WIDTH, read_entry_tile};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -172,37 +166,9 @@ async fn two_servers(make: Make) {
     drop(first);
     let mut logs =
         [served(&daemon, &s3, s3.address(), "one").await, served(&daemon, &s3, s3.address(), "two").await];
-    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(HashMap::new())));
-    let callers: Vec<_> = (0..16)
-        .map(|at| {
-            let mut caller = logs[at % 2].caller();
-            let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
-            tokio::spawn(async move {
-                let signatory = Signatory::default();
-                let mut mine = 0;
-                for round in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let request = signatory.request(format!("{at} {round}").as_bytes()).to_string();
-                    match caller.post(ENTRIES, request.as_bytes()).await {
-                        Ok(answer) if answer.status == 201 => {
-                            let answer = answer.json();
-                            let index: u64 = answer["logIndex"].as_str().unwrap().parse().unwrap();
-                            let body =
-                                STANDARD.decode(answer["canonicalizedBody"].as_str().unwrap()).unwrap();
-                            let before = acknowledged.lock().unwrap().insert(index, leaf_hash(&body));
-                            assert!(before.is_none(), "index {index} was given twice");
-                            mine += 1;
-                        }
-                        Ok(answer) => assert!(answer.status >= 500, "{answer:?}"),
-                        Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                    }
-                }
-                mine
-            })
-        })
-        .collect();
+    let acknowledged = Acknowledged::default();
+    let callers: Vec<_> =
+        (0..16).map(|at| tokio::spawn(acknowledged.clone().write(logs[at % 2].caller(), at))).collect();
     let mirror = daemon.folder().join("mirror");
     let mut seed = std::process::id();
     let mut random = move |below: u32| {
@@ -219,7 +185,7 @@ async fn two_servers(make: Make) {
         programs::must(logs[0].command().arg("mirror").arg(logs[0].storage()).arg("--storage").arg(&mirror));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    stop.store(true, Ordering::Relaxed);
+    acknowledged.stop();
     let mut by = [0, 0];
     for (at, caller) in callers.into_iter().enumerate() {
         by[at % 2] += caller.await.unwrap();
@@ -238,7 +204,7 @@ async fn two_servers(make: Make) {
         let bytes = read_entry_tile(&folder, Format::Entries, id).unwrap();
         there.extend(Format::Entries.split_all(&bytes).unwrap().iter().map(EntryRef::leaf_hash));
     }
-    let acknowledged = acknowledged.lock().unwrap();
+    let acknowledged = acknowledged.entries();
     assert!(acknowledged.len() > 100, "only {} entries were acknowledged", acknowledged.len());
     for (index, hash) in acknowledged.iter() {
         assert_eq!(

@@ -110,6 +110,8 @@ async fn litewitness_cosigns_our_log() {
     }
     let served = log.caller().get("/api/v2/checkpoint").await.unwrap().text();
     assert!(is_cosigned(&served, witness.key()), "{served}");
+    let page = log.caller().get("/ui/checkpoint/20").await.unwrap().text();
+    assert!(page.contains("a witness, verifies"), "{page}");
 
     // Away: nothing is published without it, and nothing is lost.
     witness.kill();

@@ -286,7 +286,7 @@ impl Audit {
             let mut data = Vec::with_capacity(2 + text.len());
             data.extend((text.len() as u16).to_be_bytes());
             data.extend(&text);
-            Entry { data, leaf_hash: leaf_hash(&text) }
+            Entry { data: data.into(), leaf_hash: leaf_hash(&text) }
         });
         self.ledger.append(build, patience)
     }

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -25,12 +25,15 @@ use crate::{
     place::Place,
 };
 
+mod member;
+
+use member::{Class, Member, Rest};
+pub(crate) use member::{Opened, Standing};
+
 /// How long a member is left alone after its first failure.
 const FIRST_REST: Duration = Duration::from_millis(250);
 /// How long after many.
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// While one request finds out whether a rested member works again, others go elsewhere for so long.
-const TRIAL: Duration = Duration::from_secs(1);
 
 /// A configured key of several members.
 pub(crate) struct Group {
@@ -43,62 +46,6 @@ pub(crate) struct Group {
     epoch: AtomicU64,
     /// Whose turn it is.
     turn: AtomicUsize,
-}
-
-/// One of the places that hold the key.
-struct Member {
-    /// As configured.
-    reference: String,
-    selector: KeySelector,
-    /// Where it is looked for: one place for a name, all of its kind for an address.
-    places: Vec<Arc<Place>>,
-    now: Mutex<Now>,
-    /// One opens it, the others wait.
-    opening: tokio::sync::Mutex<()>,
-}
-
-/// What is known of a member.
-#[derive(Default)]
-struct Now {
-    opened: Option<Opened>,
-    /// What it was when it was compared last.
-    known: Option<KeyInfo>,
-    /// That it is another key, and so is not used.
-    refused: Option<Error>,
-    /// Why it could not be opened.
-    reason: Option<Error>,
-    rest: Option<Rest>,
-}
-
-/// A member that can sign.
-#[derive(Clone)]
-pub(crate) struct Opened {
-    pub(crate) place: Arc<Place>,
-    /// The change of the backend's keys that was the last one when it was opened.
-    epoch: u64,
-    pub(crate) signer: Arc<dyn Signer>,
-}
-
-/// A member that failed, and is left alone.
-struct Rest {
-    until: Instant,
-    times: u32,
-    error: Error,
-    /// One request finds out whether it works again.
-    on_trial: bool,
-}
-
-/// How a member is, for people and for health.
-pub(crate) enum Standing {
-    Ok,
-    /// Its backend is in trouble.
-    Down(Error),
-    /// It failed, and is left alone for a moment.
-    Resting(Error),
-    /// Its public key was not compared yet; why not, where that was tried.
-    Unchecked(Option<Error>),
-    /// It holds another key.
-    Different(Error),
 }
 
 /// What a member's failure means for the request.
@@ -556,102 +503,6 @@ impl Group {
             }
         }
         Err(self.nobody(failures))
-    }
-}
-
-/// Who is asked before whom.
-enum Class {
-    Well,
-    Unchecked,
-    Unwell,
-    /// It holds another key, or one that does not sign like this.
-    Never,
-}
-
-impl Member {
-    fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_in(&self, place: &Arc<Place>) -> bool {
-        // An address is in one place only, once it was found.
-        match &self.lock().opened {
-            Some(opened) => Arc::ptr_eq(&opened.place, place),
-            None => self.places.iter().any(|p| Arc::ptr_eq(p, place)),
-        }
-    }
-
-    /// As it was opened, if no key of its backend was changed since.
-    fn fresh(&self) -> Option<Opened> {
-        self.lock().opened.clone().filter(|o| o.epoch == o.place.epoch())
-    }
-
-    async fn find(&self) -> Result<(Arc<Place>, u64, Arc<dyn Signer>)> {
-        Place::find(&self.places, &self.selector).await.map_err(|e| e.key(&self.reference))
-    }
-
-    /// The trouble of the place where it is.
-    fn trouble(&self) -> Option<Error> {
-        let opened = self.lock().opened.as_ref().map(|o| o.place.clone());
-        match opened {
-            Some(place) => place.trouble(),
-            None if self.places.len() == 1 => self.places[0].trouble(),
-            None => None,
-        }
-    }
-
-    fn class(&self, algorithm: SignatureAlgorithm) -> Class {
-        let mut now = self.lock();
-        if now.known.as_ref().is_some_and(|known| !known.algorithms.contains(&algorithm)) {
-            return Class::Never;
-        }
-        if now.refused.is_some() && now.opened.is_none() {
-            return Class::Never;
-        }
-        let place = now.opened.as_ref().map(|o| &o.place).or(self.places.first());
-        if place.is_some_and(|place| !place.is_healthy()) {
-            return Class::Unwell;
-        }
-        let moment = Instant::now();
-        if let Some(rest) = &mut now.rest {
-            if rest.until > moment {
-                return Class::Unwell;
-            }
-            // One finds out; the others go elsewhere meanwhile.
-            (rest.until, rest.on_trial) = (moment + TRIAL, true);
-            return Class::Well;
-        }
-        if now.known.is_some() { Class::Well } else { Class::Unchecked }
-    }
-
-    fn standing(&self) -> Standing {
-        let trouble = self.trouble();
-        let now = self.lock();
-        if let Some(error) = &now.refused {
-            return Standing::Different(error.clone());
-        }
-        if let Some(error) = trouble {
-            return Standing::Down(error);
-        }
-        match (&now.opened, &now.rest) {
-            (None, _) if now.known.is_none() => Standing::Unchecked(now.reason.clone()),
-            (_, Some(rest)) => Standing::Resting(rest.error.clone()),
-            (Some(_), None) => Standing::Ok,
-            (None, None) => Standing::Unchecked(now.reason.clone()),
-        }
-    }
-}
-
-impl Standing {
-    /// The word for it, and why.
-    pub(crate) fn told(&self) -> (&'static str, Option<&Error>) {
-        match self {
-            Self::Ok => ("ok", None),
-            Self::Down(e) => ("down", Some(e)),
-            Self::Resting(e) => ("resting", Some(e)),
-            Self::Unchecked(e) => ("unchecked", e.as_ref()),
-            Self::Different(e) => ("different", Some(e)),
-        }
     }
 }
 

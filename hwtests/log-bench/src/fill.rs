@@ -57,5 +57,5 @@ fn entry(index: u64) -> (Entry, [u8; 32]) {
     let hash = leaf_hash(body.as_bytes());
     let mut data = (body.len() as u16).to_be_bytes().to_vec();
     data.extend(body.as_bytes());
-    (Entry { data, leaf_hash: hash }, hash)
+    (Entry { data: data.into(), leaf_hash: hash }, hash)
 }

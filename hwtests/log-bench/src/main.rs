@@ -54,9 +54,10 @@ struct Cli {
     /// How long each row takes.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// The server's process: its processor time and memory are shown.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The server's process: its processor time and memory are shown. More processes, such as the daemon with the key, count for
+    /// the processor time.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// A folder on the log's disk: durable writes of 4 KiB are measured there first.
     #[arg(long)]
     disk: Option<PathBuf>,
@@ -72,8 +73,8 @@ async fn main() {
     if let (Some(count), Some(folder), Some(key)) = (cli.fill, &cli.storage, &cli.key) {
         return fill::fill(folder, key, count).await;
     }
-    if let (Some(count), Some(address), Some(pid)) = (cli.random, cli.address, cli.pid) {
-        return random::run(address, pid, count).await;
+    if let (Some(count), Some(address), Some(pid)) = (cli.random, cli.address, cli.pid.first()) {
+        return random::run(address, *pid, count).await;
     }
     if let Some(folder) = &cli.disk {
         let micros = durable_write(folder).as_secs_f64() * 1e6;
@@ -206,12 +207,12 @@ async fn measure(cli: &Cli, clients: usize) -> Row {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs_f64(cli.seconds / 5.0)).await;
-    let (began, cpu) = (Instant::now(), cli.pid.map(cpu_seconds));
+    let (began, cpu) = (Instant::now(), cpu_seconds(&cli.pid));
     counting.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs_f64(cli.seconds)).await;
     counting.store(false, Ordering::Relaxed);
-    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu.zip(cli.pid.map(cpu_seconds)));
-    let memory = cli.pid.map(|pid| hwtests::process::memory_kib(pid, "VmRSS") / 1024);
+    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu.zip(cpu_seconds(&cli.pid)));
+    let memory = cli.pid.first().map(|pid| hwtests::process::memory_kib(*pid, "VmRSS") / 1024);
     stop.store(true, Ordering::Relaxed);
     let mut times = Vec::new();
     for task in tasks {
@@ -233,10 +234,13 @@ async fn measure(cli: &Cli, clients: usize) -> Row {
     }
 }
 
-/// User and system time of a process.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = String::from_utf8_lossy(&hwtests::process::read(pid, "stat")).into_owned();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
+/// User and system time of processes, together.
+fn cpu_seconds(pids: &[u32]) -> Option<f64> {
+    let of_one = |pid: &u32| {
+        let stat = String::from_utf8_lossy(&hwtests::process::read(*pid, "stat")).into_owned();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+        (ticks(11) + ticks(12)) / 100.0
+    };
+    (!pids.is_empty()).then(|| pids.iter().map(of_one).sum())
 }

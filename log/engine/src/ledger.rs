@@ -175,7 +175,7 @@ impl Ledger {
         }
         let published = note.as_deref().map(|note| read_checkpoint(note, origin, key)).transpose()?;
         let checkpoint = published.as_ref().map(|p| &p.checkpoint);
-        let frontier = rebuild(&*storage, format, snapshot, &batches, checkpoint)?;
+        let frontier = rebuild(&*storage, format, snapshot, batches, checkpoint)?;
         let size = frontier.size();
         let signed = checkpoint.map(|c| c.size);
         let condition = Condition {

@@ -139,8 +139,7 @@ fn closed() -> Error {
 }
 
 impl Log {
-    /// Opens a log: finishes or forgets what the last process left half done, and signs for it. Blocks while it reads;
-    /// belongs to the tokio runtime that it is opened in.
+    /// Opens a log: finishes or forgets what the last process left half done, and signs for it. Blocks while it reads.
     pub async fn open(
         storage: Arc<dyn Storage>,
         format: Format,
@@ -151,6 +150,11 @@ impl Log {
         let Found { published, frontier, sealed } =
             sequencer::recover(&storage, format, &mut signer, None).await?;
         let dedup = Dedup::open(&*storage, format, frontier.size())?;
+        // Of its own: what the key's and the witnesses' connections have to do is done by the thread that waits for them.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::internal("a runtime cannot be started").vendor(e))?;
         let (sender, receiver) = mpsc::channel(limits.waiting);
         let closing = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
@@ -175,7 +179,7 @@ impl Log {
             frontier,
             signer,
             limits,
-            runtime: tokio::runtime::Handle::current(),
+            runtime,
             closing,
         };
         let thread = std::thread::Builder::new()
@@ -270,6 +274,11 @@ impl Log {
     /// Where the log is kept.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.shared.storage
+    }
+
+    /// The index of an entry by its identity, if it is published.
+    pub fn find(&self, identity: &Hash) -> Result<Option<u64>> {
+        self.shared.dedup.find(identity, &*self.shared.storage, self.shared.format)
     }
 
     /// Proves that the entry of an index is in the published tree, from the tiles.

@@ -4,16 +4,19 @@
 //! waits for its own write and signature; under load the batches grow by themselves.
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use signer_core::{Error, ErrorKind, Result};
 use tokio::{
-    runtime::Handle,
+    runtime::Runtime,
     sync::{mpsc, oneshot},
 };
 
@@ -24,6 +27,7 @@ use crate::{
     log::{Appended, Build, Limits, Published, Shared, prove_stored},
     signing::{CheckpointSigner, now_millis},
     storage::{Batch, Recovered, Storage, Swap},
+    tile::TileId,
     tree::{Edge, Hash, Nodes, consistency_proof},
 };
 
@@ -42,7 +46,7 @@ pub(crate) struct Sequencer {
     pub(crate) frontier: Frontier,
     pub(crate) signer: CheckpointSigner,
     pub(crate) limits: Limits,
-    pub(crate) runtime: Handle,
+    pub(crate) runtime: Runtime,
     pub(crate) closing: Arc<AtomicBool>,
 }
 
@@ -89,17 +93,16 @@ impl Sequencer {
     }
 
     fn next(&self, incoming: &mut mpsc::Receiver<Waiting>) -> Next {
-        let next = match self.storage.shared() {
-            None => incoming.blocking_recv(),
-            Some(pause) => {
-                let next = async { tokio::time::timeout(pause, incoming.recv()).await };
-                match self.runtime.block_on(next) {
-                    Ok(next) => next,
-                    Err(_) => return Next::Quiet,
-                }
+        let next = async {
+            match self.storage.shared() {
+                None => Some(incoming.recv().await),
+                Some(pause) => tokio::time::timeout(pause, incoming.recv()).await.ok(),
             }
         };
-        next.map_or(Next::End, Next::Entry)
+        match self.runtime.block_on(next) {
+            Some(next) => next.map_or(Next::End, Next::Entry),
+            None => Next::Quiet,
+        }
     }
 
     /// One batch, from beginning to end. `false` when the log has to end.
@@ -201,23 +204,28 @@ impl Sequencer {
     }
 
     fn publish(&mut self, growth: &mut Growth) -> Result<(Arc<Published>, By)> {
-        // 2. Whoever will read the checkpoint finds its tiles.
-        self.storage.write_tiles(&growth.tiles)?;
-        // Written: a further try would not have to do it again.
-        growth.tiles.clear();
         let view = View { frontier: &self.frontier, growth, storage: &*self.storage };
         let size = self.frontier.size();
-        // 3. Signed only if it extends what was signed last. That may be beyond this tree: a catch-up that broke off after it
+        // 2 to 4. Signed only if it extends what was signed last. That may be beyond this tree: a catch-up that broke off after it
         // had seen what others published. Then there is nothing to sign, and the catch-up has to be finished.
         let published = if self.signer.size() > size {
+            self.storage.write_tiles(&growth.tiles)?;
             None
         } else {
             let root = Edge::new(size, &view)?.root();
             let expected = self.shared.upgrade().map(|s| s.published.borrow().note.clone());
-            let signed =
-                sign_and_publish(&*self.storage, &view, &mut self.signer, (size, root), expected.as_deref());
+            let signed = sign_and_publish(
+                &*self.storage,
+                &view,
+                &growth.tiles,
+                &mut self.signer,
+                (size, root),
+                expected.as_deref(),
+            );
             self.runtime.block_on(signed)?
         };
+        // Written: a further try would not have to do it again.
+        growth.tiles.clear();
         if let Some(published) = published {
             let published = Arc::new(published);
             if let Some(shared) = self.shared.upgrade() {
@@ -335,17 +343,21 @@ fn proofs(size: u64, nodes: &impl Nodes, begin: u64, count: usize) -> Vec<Result
     (begin..).take(count).map(prove).collect()
 }
 
-/// Steps 3 and 4 for a tree whose tiles are written. `None` when another process has published since.
+/// Steps 2 to 4. `tiles` are those that are not written yet: that is done while the key works, because nobody sees the
+/// signature before it is over. `None` when another process has published since.
 pub(crate) async fn sign_and_publish(
     storage: &dyn Storage,
     view: &View<'_>,
+    tiles: &[(TileId, Vec<u8>)],
     signer: &mut CheckpointSigner,
     (size, root): (u64, Hash),
     expected: Option<&str>,
 ) -> Result<Option<Published>> {
     let proof = consistency_proof(signer.size(), size, view)?;
-    let note = signer.sign(size, root, Vec::new(), &proof).await?;
-    let note = signer.cosigned(note, size, view).await?;
+    let (note, written) =
+        beside(signer.sign(size, root, Vec::new(), &proof), || storage.write_tiles(tiles)).await;
+    written?;
+    let note = signer.cosigned(note?, size, view).await?;
     // 4. By compare-and-swap: if somebody else has published since, nothing of ours is seen.
     if storage.publish(expected.map(str::as_bytes), note.as_bytes())? == Swap::Overtaken {
         return Ok(None);
@@ -353,6 +365,23 @@ pub(crate) async fn sign_and_publish(
     let checkpoint =
         Checkpoint { origin: signer.key().name().to_owned(), size, root, extensions: Vec::new() };
     Ok(Some(Published { checkpoint, note: note.into() }))
+}
+
+/// Turns of the runtime until what a future asks for is on its way: that of the connection, and the one that it leaves to others
+/// before it writes.
+const TURNS: usize = 3;
+
+/// Does something that takes its time after a future has asked for what it waits for.
+async fn beside<T, U>(future: impl Future<Output = T>, work: impl FnOnce() -> U) -> (T, U) {
+    let mut future = pin!(future);
+    for _ in 0..TURNS {
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return (done, work());
+        }
+        tokio::task::yield_now().await;
+    }
+    let worked = work();
+    (future.await, worked)
 }
 
 /// Where a log stands.
@@ -394,14 +423,10 @@ async fn recover_once(
     let checkpoint = note.as_deref().map(|note| read_checkpoint(note, signer)).transpose()?;
     let covered = checkpoint.as_ref().map_or(0, |c| c.size);
     // After a crash of the machine, what a folder's journal has may be missing in its tiles.
-    let must_write = recovered.snapshot.is_some();
+    let is_folder = recovered.snapshot.is_some();
     let (mut frontier, batches) = begin_with(recovered, covered, format, known, storage)?;
-    let mut growth = replay(&mut frontier, &batches)?;
-    let size = frontier.size();
-    if must_write || size > covered {
-        frontier.finish(&mut growth);
-        storage.write_tiles(&growth.tiles)?;
-    }
+    let size = batches.last().map_or(frontier.size(), |last| last.begin + last.entries.len() as u64);
+    let growth = replay(&mut frontier, batches, (is_folder || size > covered).then_some(&**storage))?;
     let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
     if let Some(checkpoint) = &checkpoint {
         agree(checkpoint, size, &view)?;
@@ -415,7 +440,7 @@ async fn recover_once(
     }
     let root = Edge::new(size, &view)?.root();
     let expected = note.as_deref().map(|note| std::str::from_utf8(note).unwrap_or_default());
-    let published = sign_and_publish(&**storage, &view, signer, (size, root), expected).await?;
+    let published = sign_and_publish(&**storage, &view, &[], signer, (size, root), expected).await?;
     Ok(published.map(|published| Found { published, frontier, sealed }))
 }
 
@@ -464,7 +489,7 @@ pub(crate) fn rebuild(
     storage: &dyn Storage,
     format: Format,
     snapshot: Option<Vec<u8>>,
-    batches: &[Batch],
+    batches: Vec<Batch>,
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Frontier> {
     let mut frontier = match (snapshot, checkpoint) {
@@ -472,11 +497,7 @@ pub(crate) fn rebuild(
         (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, storage)?,
         (None, None) => Frontier::new(format),
     };
-    let mut growth = replay(&mut frontier, batches)?;
-    if !batches.is_empty() {
-        frontier.finish(&mut growth);
-        storage.write_tiles(&growth.tiles)?;
-    }
+    let growth = replay(&mut frontier, batches, Some(storage))?;
     if let Some(checkpoint) = checkpoint {
         let view = View { frontier: &frontier, growth: &growth, storage };
         agree(checkpoint, frontier.size(), &view)?;
@@ -484,9 +505,15 @@ pub(crate) fn rebuild(
     Ok(frontier)
 }
 
-/// Puts the batches of a journal into the tree.
-fn replay(frontier: &mut Frontier, batches: &[Batch]) -> Result<Growth> {
+/// Puts the batches of a journal into the tree, and writes its tiles if they may be missing in the storage.
+fn replay(frontier: &mut Frontier, batches: Vec<Batch>, storage: Option<&dyn Storage>) -> Result<Growth> {
     let mut growth = Growth::default();
+    // A journal may be long: its tiles are not held all at once.
+    let write = |growth: &mut Growth| {
+        let tiles = std::mem::take(&mut growth.tiles);
+        storage.map_or(Ok(()), |storage| storage.write_tiles(&tiles))
+    };
+    let is_empty = batches.is_empty();
     for batch in batches {
         if batch.begin != frontier.size() {
             return Err(Error::internal(format!(
@@ -497,6 +524,11 @@ fn replay(frontier: &mut Frontier, batches: &[Batch]) -> Result<Growth> {
             .next("restore the whole log from one backup, or from a mirror"));
         }
         batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
+        write(&mut growth)?;
+    }
+    if !is_empty && storage.is_some() {
+        frontier.finish(&mut growth);
+        write(&mut growth)?;
     }
     Ok(growth)
 }
@@ -536,6 +568,7 @@ pub async fn freeze(
             continue;
         }
         if tree_heads || published.is_frozen() {
+            storage.settle()?;
             return Ok(published.checkpoint);
         }
         let line = format!("{}{}", crate::log::FROZEN, unix_date(now_millis() / 1000));
@@ -545,6 +578,7 @@ pub async fn freeze(
         let view = View { frontier: &frontier, growth: &growth, storage: &*storage };
         let note = signer.cosigned(note, size, &view).await?;
         if storage.publish(Some(published.note.as_bytes()), note.as_bytes())? == Swap::Done {
+            storage.settle()?;
             return Ok(Checkpoint { extensions: vec![line], ..published.checkpoint });
         }
     }

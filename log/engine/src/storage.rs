@@ -1,6 +1,7 @@
 //! Where a log is kept: the one small interface, and what every kind of storage shares.
 //!
-//! A batch of entries goes through it in this order, and each step begins when the one before has ended:
+//! A batch of entries goes through it in this order, and each step begins when the one before has ended, but that 2 and 3 go on
+//! at the same time: a signature that nobody has seen yet promises nothing.
 //!
 //! 1. [`Storage::stage`]: the entries are durable, in their final order. From here on they will be in the log, at these
 //!    indices, whatever happens: a start finds them and finishes what is missing.
@@ -19,9 +20,11 @@
 
 use std::{path::Path, time::Duration};
 
+use bytes::Bytes;
 use signer_core::{Error, ErrorKind, Result};
 
 mod bucket;
+mod face;
 mod files;
 mod journal;
 mod local;
@@ -43,7 +46,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its bytes in the tile of entries.
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// The hash of its leaf.
     pub leaf_hash: Hash,
 }
@@ -106,8 +109,13 @@ pub trait Storage: Objects {
     /// Writes tiles. What a crash of the machine may take of them, [`Storage::recover`] brings again.
     fn write_tiles(&self, tiles: &[(TileId, Vec<u8>)]) -> Result<()>;
 
-    /// Replaces the checkpoint, if it still is the expected one.
+    /// Replaces the checkpoint, if it still is the expected one. Whoever reads through this storage sees it at once.
     fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<Swap>;
+
+    /// Waits until others see what was published, whatever they read it by.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Ends the place for new batches, for ever, whoever has it open.
     fn seal(&self) -> Result<Swap> {

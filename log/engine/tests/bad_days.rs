@@ -166,7 +166,10 @@ async fn somebody_elses_checkpoint_ends_the_log_without_a_fork() {
     let folder = tempfile::tempdir().unwrap();
     let log = log_of(folder.path(), 10).await;
     let path = folder.path().join("checkpoint");
+    // A checkpoint that follows another one closely is brought into the folder a moment later.
+    log.storage().settle().unwrap();
     let good = fs::read(&path).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     fs::write(&path, "something else\n").unwrap();
     let append = append(&log, b"refused");
     let answer = tokio::time::timeout(std::time::Duration::from_secs(10), append).await.expect("it ends");

@@ -44,6 +44,7 @@ async fn tiles_and_checkpoint_are_those_of_others() {
             let answers = append_all(&log, chunk.to_vec()).await;
             assert!(answers.iter().all(Result::is_ok));
         }
+        log.storage().settle().unwrap();
         let bytes = std::fs::read(folder.path().join("checkpoint")).unwrap();
         let note = Note::from_bytes(&bytes).unwrap();
         let verifier = StandardVerifier::new(&log.key().to_vkey().unwrap()).unwrap();

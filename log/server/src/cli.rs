@@ -137,12 +137,9 @@ pub(crate) enum Duplicates {
     Answer,
 }
 
-/// Which log: a folder says itself what it is, a URL has to be told.
-#[derive(Debug, Args)]
-pub(crate) struct Which {
-    /// The log: a folder, s3://BUCKET/PREFIX, or the URL under which its checkpoint is.
-    #[arg(value_name = "DIR|URL")]
-    pub(crate) log: String,
+/// What a log is, for one that does not say so itself.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Expected {
     /// The log's public key, PEM, or a verifier key (name+hash+base64).
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,
@@ -155,6 +152,16 @@ pub(crate) struct Which {
     /// For https: the certificate authorities to trust instead of the system's, PEM.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Which log: a folder says itself what it is, a URL has to be told.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The log: a folder, s3://BUCKET/PREFIX, or the URL under which its checkpoint is.
+    #[arg(value_name = "DIR|URL")]
+    pub(crate) log: String,
+    #[command(flatten)]
+    pub(crate) expected: Expected,
     #[command(flatten)]
     pub(crate) s3: S3Options,
 }
@@ -241,18 +248,8 @@ pub(crate) struct Monitor {
     /// Where to keep what proves that the log is not consistent [default: the state's name with .evidence].
     #[arg(long, value_name = "DIR")]
     pub(crate) evidence: Option<PathBuf>,
-    /// The log's public key, PEM, or a verifier key (name+hash+base64).
-    #[arg(long, value_name = "FILE")]
-    pub(crate) public_key: Option<PathBuf>,
-    /// The log's name.
-    #[arg(long)]
-    pub(crate) origin: Option<String>,
-    /// What the log is for.
-    #[arg(long)]
-    pub(crate) kind: Option<Kind>,
-    /// For https: the certificate authorities to trust instead of the system's, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) expected: Expected,
     /// Where to begin when there is no state yet: start, now, or the index of an entry [default: start].
     #[arg(long, value_name = "WHERE")]
     pub(crate) from: Option<String>,

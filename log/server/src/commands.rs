@@ -126,21 +126,23 @@ impl Readable {
     pub(crate) async fn open(which: &Which) -> Result<Self> {
         let (objects, description): (Box<dyn Objects>, _) =
             if which.log.starts_with("http://") || which.log.starts_with("https://") {
-                (Box::new(Remote::new(&which.log, Http::new(which.ca_file.as_deref())?)?), None)
+                (Box::new(Remote::new(&which.log, Http::new(which.expected.ca_file.as_deref())?)?), None)
             } else {
                 which.log.parse::<Location>()?.read(&which.s3).await?
             };
         let missing = |what: &str| {
             Error::bad_request(format!("{} does not say what it is", which.log)).next(format!("give {what}"))
         };
-        let kind = which.kind.or(description.as_ref().map(|d| d.kind)).ok_or_else(|| missing("--kind"))?;
-        let key = match (&which.public_key, &description) {
+        let kind =
+            which.expected.kind.or(description.as_ref().map(|d| d.kind)).ok_or_else(|| missing("--kind"))?;
+        let key = match (&which.expected.public_key, &description) {
             (Some(file), _) => {
                 let text = std::fs::read_to_string(file).map_err(|e| {
                     Error::bad_request(format!("{} cannot be read", file.display())).vendor(e)
                 })?;
                 if text.contains("-----BEGIN") {
-                    let origin = which.origin.as_deref().or(description.as_ref().map(|d| &*d.origin));
+                    let origin =
+                        which.expected.origin.as_deref().or(description.as_ref().map(|d| &*d.origin));
                     note_key(kind, origin.ok_or_else(|| missing("--origin"))?, PublicKey::from_pem(&text)?)?
                 } else {
                     NoteKey::from_vkey(&text)?

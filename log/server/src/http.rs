@@ -1,21 +1,23 @@
 //! HTTP around the log: connections and bodies that are bounded before anything is done for them.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body as _, Incoming},
     header::{self, HeaderValue},
+    server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+    server::graceful::GracefulShutdown,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
 
@@ -113,10 +115,10 @@ where
     F: Fn(SocketAddr, Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let (room, connections) = (Arc::new(Semaphore::new(CONNECTIONS)), GracefulShutdown::new());
     loop {
         let permit = tokio::select! {
-            permit = connections.clone().acquire_owned() => permit,
+            permit = room.clone().acquire_owned() => permit,
             _ = stop.changed() => break,
         };
         let accepted = tokio::select! {
@@ -133,35 +135,103 @@ where
             }
         };
         let _ = stream.set_nodelay(true);
-        let handle = handle.clone();
-        let mut stop = stop.clone();
+        let (handle, watcher) = (handle.clone(), connections.watcher());
         tokio::spawn(async move {
             let _permit = permit;
-            let service = service_fn(move |request| {
-                let answer = handle(peer, request);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(64 << 10);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(4096)
-                .keep_alive_interval(Some(HEADERS));
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            let mut stopping = false;
-            loop {
-                tokio::select! {
-                    // What a caller does to its connection is its own affair.
-                    _ = &mut connection => return,
-                    _ = stop.changed(), if !stopping => {
-                        stopping = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
+            let Some(protocol) = protocol(&stream).await else { return };
+            let service = service_fn(move |request| handle(peer, request).never_error());
+            let stream = TokioIo::new(stream);
+            // What a caller does to its connection is its own affair.
+            match protocol {
+                Protocol::Http1 => {
+                    let mut builder = http1::Builder::new();
+                    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(64 << 10);
+                    let _ = watcher.watch(builder.serve_connection(stream, service)).await;
+                }
+                Protocol::Http2 => {
+                    let mut builder = http2::Builder::new(TokioExecutor::new());
+                    builder
+                        .timer(TokioTimer::new())
+                        .max_concurrent_streams(4096)
+                        .keep_alive_interval(Some(HEADERS));
+                    // Few have one, and many requests each.
+                    let _ = Box::pin(watcher.watch(builder.serve_connection(stream, service))).await;
                 }
             }
         });
     }
-    let all = connections.acquire_many(CONNECTIONS as u32);
-    let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), connections.shutdown()).await;
+}
+
+/// What a connection speaks.
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Tells by the first bytes, which stay where they are: whoever reads them away and gives them back makes hyper's buffer twice as
+/// large for as long as the connection is there. `None` when it ends, or says nothing for too long.
+async fn protocol(stream: &TcpStream) -> Option<Protocol> {
+    // How HTTP/2 begins, and no method of HTTP/1.1 does.
+    const PREFACE: &[u8] = b"PRI";
+    let look = async {
+        let mut begin = [0; PREFACE.len()];
+        loop {
+            match stream.peek(&mut begin).await {
+                Ok(0) | Err(_) => return None,
+                Ok(read) if !PREFACE.starts_with(&begin[..read]) => return Some(Protocol::Http1),
+                Ok(read) if read == PREFACE.len() => return Some(Protocol::Http2),
+                // What is there stays readable, so nothing tells when there is more.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(HEADERS, look).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (ours.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_protocol_is_told_by_bytes_that_stay() {
+        for (sent, is_http2) in [(&b"GET / "[..], false), (b"PUT", false), (b"P", false), (b"PRI * ", true)] {
+            let (mut ours, mut accepted) = pair().await;
+            ours.write_all(sent).await.unwrap();
+            let told = tokio::time::timeout(Duration::from_millis(200), protocol(&accepted)).await;
+            // One letter may become either.
+            assert_eq!(told.is_err(), sent == b"P");
+            if let Ok(told) = told {
+                assert_eq!(matches!(told, Some(Protocol::Http2)), is_http2, "{sent:?}");
+            }
+            let mut there = vec![0; sent.len()];
+            accepted.read_exact(&mut there).await.unwrap();
+            assert_eq!(there, sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_preface_in_pieces_is_one_and_a_connection_that_ends_is_none() {
+        let (mut ours, accepted) = pair().await;
+        ours.write_all(b"PR").await.unwrap();
+        let rest = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            ours.write_all(b"I").await.unwrap();
+        };
+        let (told, ()) = tokio::join!(protocol(&accepted), rest);
+        assert!(matches!(told, Some(Protocol::Http2)));
+
+        let (ours, accepted) = pair().await;
+        drop(ours);
+        assert!(protocol(&accepted).await.is_none());
+    }
 }

@@ -26,20 +26,19 @@ use crate::{
     tiles::{self, Found},
 };
 
-/// What the server is made of.
-#[derive(Clone)]
+/// What the server is made of. Each connection has room for the future of a request, so the common one is kept small, and the
+/// rarer ones are elsewhere.
 pub(crate) struct App {
     pub(crate) log: Log,
     pub(crate) personality: Personality,
     /// What people look at, unless it was switched off.
     pub(crate) page: Option<Page>,
-    pub(crate) rate: Arc<Rate>,
-    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) rate: Rate,
+    pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Which of the two logs it is.
-#[derive(Clone)]
 pub(crate) enum Personality {
     /// With its gRPC service.
     Signature(SignatureLog, tonic::service::Routes),
@@ -51,7 +50,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 impl App {
     /// Answers one request.
-    pub(crate) async fn handle(self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let is_grpc = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -64,7 +63,7 @@ impl App {
                 ));
                 return status.into_http::<tonic::body::Body>().map(boxed);
             }
-            return match grpc.clone().call(request).await {
+            return match Box::pin(grpc.clone().call(request)).await {
                 Ok(response) => response.map(boxed),
                 Err(never) => match never {},
             };
@@ -73,8 +72,10 @@ impl App {
         let mut answer = match *request.method() {
             Method::POST => self.submit(peer, request).await,
             Method::GET | Method::HEAD => match &self.page {
-                Some(page) if Page::has(request.uri().path()) => self.show(page, peer, request.uri()).await,
-                _ => self.read(request.uri().path()).await,
+                Some(page) if Page::has(request.uri().path()) => {
+                    Box::pin(self.show(page, peer, request.uri())).await
+                }
+                _ => Box::pin(self.read(request.uri().path())).await,
             },
             Method::OPTIONS => preflight(),
             _ => answer(
@@ -102,30 +103,39 @@ impl App {
 
     async fn submit(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let began = Instant::now();
-        let answer = self.submission(peer, request).await;
+        let answer = match self.admit(peer, &request) {
+            Ok(precertificate) => self.submission(precertificate, request.into_body()).await,
+            Err(refused) => *refused,
+        };
         self.metrics.answered(answer.status().as_u16(), began.elapsed());
         answer
     }
 
-    async fn submission(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path().to_owned();
+    /// Whether a submission is read, and if it says that it is a precertificate.
+    fn admit(&self, peer: SocketAddr, request: &Request<Incoming>) -> Result<bool, Box<Answer>> {
+        let path = request.uri().path();
         let known = match &self.personality {
             Personality::Signature(..) => path == "/api/v2/log/entries",
-            Personality::Certificate(_) => matches!(&path[..], "/ct/v1/add-chain" | "/ct/v1/add-pre-chain"),
+            Personality::Certificate(_) => matches!(path, "/ct/v1/add-chain" | "/ct/v1/add-pre-chain"),
         };
         if !known {
-            return self.failure(StatusCode::NOT_FOUND, 5, "nothing is here to post to");
+            return Err(self.failure(StatusCode::NOT_FOUND, 5, "nothing is here to post to").into());
         }
         if let Err(wait) = self.rate.take(peer.ip()) {
             let mut answer =
                 self.failure(StatusCode::TOO_MANY_REQUESTS, 8, "too many requests by this address");
             retry_after(&mut answer, wait);
-            return answer;
+            return Err(answer.into());
         }
         if !is_json(request.headers()) {
-            return self.failure(StatusCode::BAD_REQUEST, 3, "the content type is not application/json");
+            let why = "the content type is not application/json";
+            return Err(self.failure(StatusCode::BAD_REQUEST, 3, why).into());
         }
-        let body = match self.bodies.read(request.into_body()).await {
+        Ok(path.ends_with("add-pre-chain"))
+    }
+
+    async fn submission(&self, precertificate: bool, body: Incoming) -> Answer {
+        let body = match Box::pin(self.bodies.read(body)).await {
             Ok(body) => body,
             Err((status, why)) => {
                 let mut answer = self.failure(status, if status.is_server_error() { 14 } else { 3 }, &why);
@@ -136,12 +146,12 @@ impl App {
             }
         };
         match &self.personality {
-            Personality::Signature(log, _) => match log.create_from_json(&body).await {
+            Personality::Signature(log, _) => match log.create_from_json(body).await {
                 Ok(created) => answer(StatusCode::CREATED, JSON, created.to_json()),
                 Err(Refusal::Duplicate(index)) => self.duplicate(index),
                 Err(Refusal::Error(e)) => self.error(&e),
             },
-            Personality::Certificate(log) => match log.add(&body, path.ends_with("add-pre-chain")).await {
+            Personality::Certificate(log) => match Box::pin(log.add(body, precertificate)).await {
                 Ok(json) => answer(StatusCode::OK, JSON, json),
                 Err(e) => self.error(&e),
             },

@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     certificate::{CertificateLog, Roots, Usages},
-    http::{self, answer},
+    http::{self, Bodies, answer},
     limits::Rate,
     location::Opened,
     page::Page,
@@ -131,7 +131,8 @@ pub(crate) async fn serve_at(
         Kind::Certificate => certificate_log(&log, signer, &options, &mut tasks, stopped.clone())?,
     };
     let page = if options.page {
-        let (page, ended) = Page::new(&log, description.kind, options.search, Vec::new(), stopped.clone())?;
+        let witnesses = options.witnesses.as_ref().map(|panel| panel.keys()).unwrap_or_default();
+        let (page, ended) = Page::new(&log, description.kind, options.search, witnesses, stopped.clone())?;
         tasks.spawn(async move {
             if let Some(ended) = ended {
                 let _ = ended.await;
@@ -141,14 +142,14 @@ pub(crate) async fn serve_at(
     } else {
         None
     };
-    let app = App {
+    let app = Arc::new(App {
         log: log.clone(),
         personality,
         page,
-        rate: Arc::new(Rate::new(options.rate)),
-        bodies: Arc::default(),
+        rate: Rate::new(options.rate),
+        bodies: Bodies::default(),
         metrics: Arc::default(),
-    };
+    });
     let mut addresses = Vec::new();
     for address in &options.listen {
         let listener = listen(*address)?;

@@ -34,7 +34,7 @@ pub use signer::RemoteSigner;
 type Rpc = SignerServiceClient<Connection>;
 
 /// A client of one daemon. Cheap to clone: all clones share one connection, which is made when it is first needed and
-/// again when it was lost. It belongs to the tokio runtime that it is used in.
+/// again when it was lost. In each tokio runtime that they are used in they have one of its own.
 ///
 /// Every call has a deadline, and the daemon is told it.
 #[derive(Clone)]

@@ -120,7 +120,7 @@ impl Publisher {
         let root = Edge::new(size, &view)?.root();
         let expected = self.shared.published.borrow().as_ref().map(|p| p.note.clone());
         // 3 and 4.
-        let published = sign_and_publish(storage, &view, signer, (size, root), expected.as_deref());
+        let published = sign_and_publish(storage, &view, &[], signer, (size, root), expected.as_deref());
         self.runtime.block_on(published)?.ok_or_else(overtaken)
     }
 

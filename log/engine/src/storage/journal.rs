@@ -15,6 +15,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
+use bytes::Bytes;
 use signer_core::{Error, Result};
 
 use super::{Batch, Entry};
@@ -109,9 +110,11 @@ impl Segment {
     /// Reads what is valid. `None` when the file was never begun, or its beginning was cut off: then nothing in it was
     /// ever acknowledged, because batches follow a snapshot that was durable.
     pub(super) fn read(&self) -> Result<Option<Contents>> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(SEGMENT as usize + 1);
         io::Read::read_to_end(&mut &self.file, &mut bytes)
             .map_err(|e| super::unavailable("the journal cannot be read", &e))?;
+        // The entries stay parts of it.
+        let bytes = Bytes::from(bytes);
         let Some((generation, Kind::Snapshot, snapshot, end)) = record(&bytes, 0, None) else {
             return Ok(None);
         };
@@ -126,7 +129,7 @@ impl Segment {
         while let Some((_, Kind::Batch, body, end)) =
             bytes.get(at..).and_then(|rest| record(rest, contents.sequence, Some(generation)))
         {
-            contents.batches.push(decode(body)?);
+            contents.batches.push(decode(&bytes.slice_ref(body))?);
             contents.sequence += 1;
             at += end;
             contents.end = at as u64;
@@ -191,7 +194,8 @@ pub(super) fn encoded_len(batch: &Batch) -> usize {
     12 + batch.entries.iter().map(|entry| 36 + entry.data.len()).sum::<usize>()
 }
 
-pub(super) fn decode(body: &[u8]) -> Result<Batch> {
+/// Reads a batch; its entries are parts of the body.
+pub(super) fn decode(body: &Bytes) -> Result<Batch> {
     let read = || {
         let (begin, rest) = body.split_first_chunk::<8>()?;
         let (count, mut rest) = rest.split_first_chunk::<4>()?;
@@ -200,7 +204,7 @@ pub(super) fn decode(body: &[u8]) -> Result<Batch> {
             let (leaf_hash, after) = rest.split_first_chunk::<32>()?;
             let (length, after) = after.split_first_chunk::<4>()?;
             let (data, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-            entries.push(Entry { data: data.to_vec(), leaf_hash: *leaf_hash });
+            entries.push(Entry { data: body.slice_ref(data), leaf_hash: *leaf_hash });
             rest = after;
         }
         rest.is_empty().then_some(Batch { begin: u64::from_be_bytes(*begin), entries })
@@ -219,7 +223,7 @@ mod tests {
     }
 
     fn batch(begin: u64) -> Batch {
-        let entry = |i: u64| Entry { data: vec![i as u8; 5000], leaf_hash: [i as u8; 32] };
+        let entry = |i: u64| Entry { data: vec![i as u8; 5000].into(), leaf_hash: [i as u8; 32] };
         Batch { begin, entries: (begin..begin + 3).map(entry).collect() }
     }
 

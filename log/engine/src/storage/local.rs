@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The order of [`super`] costs one write and one `fdatasync` a batch here. The journal makes the entries durable; tiles and
-//! checkpoint are written to files, and their turn to become durable comes in the background, when a journal file is full:
+//! checkpoint are written to files (the checkpoint a few milliseconds later when batches follow each other closely, so that
+//! readers of the folder are behind by that: [`super::face`]), and their turn to become durable comes in the background, when a journal file is full:
 //! it is begun anew only after that. If the machine itself dies before, [`Storage::recover`] gives all batches of the journal
 //! again, and the same tiles are written from them. What is *not* in the order is the durability of the checkpoint file:
 //! it may fall back to an older one after a power cut. The entries that it covered are durable, at the same indices, and the
@@ -27,6 +28,7 @@ use signer_core::{Error, ErrorKind, Result};
 
 use super::{
     Batch, Objects, Recovered, Storage, Swap,
+    face::Face,
     files::{self, Readers},
     journal::{self, Kind, MAX_RECORD, SEGMENT, Segment},
     unavailable,
@@ -44,6 +46,7 @@ pub struct LocalStorage {
     state: PathBuf,
     lock: File,
     readers: Readers,
+    checkpoint: Face,
     /// Locked by the one that appends; readers don't need it.
     writer: Mutex<Writer>,
 }
@@ -105,6 +108,8 @@ impl LocalStorage {
         };
         let segments = [segment(0)?, segment(1)?];
         sync_folders(root, &state).map_err(|e| cannot("cannot be made durable", e))?;
+        let checkpoint = Face::open(root.join("checkpoint"), readers)
+            .map_err(|e| cannot("has a checkpoint that cannot be read", e))?;
         let writer = Writer {
             segments,
             active: 0,
@@ -120,6 +125,7 @@ impl LocalStorage {
             state,
             lock,
             readers,
+            checkpoint,
             writer: Mutex::new(writer),
         })
     }
@@ -183,7 +189,7 @@ impl Objects for Folder {
 
 impl Objects for LocalStorage {
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.folder.read(name)
+        if name == "checkpoint" { Ok(self.checkpoint.seen()) } else { self.folder.read(name) }
     }
 }
 
@@ -198,10 +204,7 @@ impl Storage for LocalStorage {
             }
         }
         found.sort_by_key(|(_, contents)| contents.generation);
-        let read = |name| {
-            files::read(&self.root.join(name)).map_err(|e| unavailable("the checkpoint cannot be read", &e))
-        };
-        let checkpoint = read("checkpoint")?.filter(|c| !c.is_empty());
+        let checkpoint = self.checkpoint.seen();
         let Some((active, _)) = found.last() else {
             writer.other_is_clean = true;
             return Ok(Recovered { snapshot: None, batches: Vec::new(), checkpoint, sealed: false });
@@ -270,22 +273,12 @@ impl Storage for LocalStorage {
     }
 
     fn publish(&self, expected: Option<&[u8]>, checkpoint: &[u8]) -> Result<Swap> {
-        let path = self.root.join("checkpoint");
-        let failed =
-            |e: io::Error| unavailable("the checkpoint cannot be published", &e).device(self.root.display());
-        let mut writer = self.writer();
-        // The folder is locked, so between this look and the rename only somebody who ignores the lock can come.
-        if files::read(&path).map_err(failed)?.as_deref().filter(|c| !c.is_empty()) != expected {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "somebody else has replaced the checkpoint of this log",
-            )
-            .device(self.root.display())
-            .next("stop whatever else writes into the folder, run `signer-log check`, and start again"));
-        }
-        files::replace(&path, checkpoint, self.readers).map_err(failed)?;
-        writer.dirty.insert(path);
-        Ok(Swap::Done)
+        self.writer().dirty.insert(self.root.join("checkpoint"));
+        self.checkpoint.publish(expected, checkpoint)
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.checkpoint.settle()
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {

@@ -32,6 +32,7 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use bytes::Bytes;
 use object_store::ObjectStore;
 use rustix::fs::{FlockOperation, flock};
 use signer_core::{Error, ErrorKind, Result};
@@ -327,7 +328,7 @@ impl Record {
         if !head.starts_with(MAGIC) || head[4] > 1 || hash(&[body]) != *sum {
             return Err(damaged());
         }
-        Ok(Self { sealed: head[4] == 1, batch: decode(batch)? })
+        Ok(Self { sealed: head[4] == 1, batch: decode(&Bytes::copy_from_slice(batch))? })
     }
 }
 
@@ -338,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_back_and_damage_is_noticed() {
-        let entries = vec![Entry { data: b"entry".to_vec(), leaf_hash: [7; 32] }];
+        let entries = vec![Entry { data: b"entry".to_vec().into(), leaf_hash: [7; 32] }];
         for record in [
             Record { sealed: false, batch: Batch { begin: 9, entries } },
             Record { sealed: true, batch: Batch { begin: 9, entries: Vec::new() } },

@@ -47,7 +47,7 @@ pub fn entry(body: &[u8]) -> (signer_log_engine::Hash, signer_log_engine::Build)
     let hash = leaf_hash(body);
     let mut data = (body.len() as u16).to_be_bytes().to_vec();
     data.extend(body);
-    (hash, Box::new(move |_, _| Entry { data: data.clone(), leaf_hash: hash }))
+    (hash, Box::new(move |_, _| Entry { data: data.clone().into(), leaf_hash: hash }))
 }
 
 /// Appends an entry that is new.

@@ -64,7 +64,7 @@ impl Submission {
         // MerkleTreeLeaf: version v1, leaf type timestamped_entry.
         let leaf_hash = signer_log_engine::leaf_hash(&[&[0, 0], &data[..]].concat());
         data.extend(&self.rest);
-        Entry { data, leaf_hash }
+        Entry { data: data.into(), leaf_hash }
     }
 }
 

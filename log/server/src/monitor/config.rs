@@ -15,7 +15,11 @@ use super::{
     pattern::Pattern,
     rules::{self, Content, Rule},
 };
-use crate::{cli::Which, location::S3Options, place::Kind};
+use crate::{
+    cli::{Expected, Which},
+    location::S3Options,
+    place::Kind,
+};
 
 /// Everything that a monitor needs to know.
 #[derive(Debug)]
@@ -220,11 +224,11 @@ impl Partial {
         };
         over(&mut self.state, &command.state);
         over(&mut self.evidence, &command.evidence);
-        over(&mut self.log.public_key, &command.public_key);
-        over(&mut self.log.ca_file, &command.ca_file);
+        over(&mut self.log.public_key, &command.expected.public_key);
+        over(&mut self.log.ca_file, &command.expected.ca_file);
         self.log.location = command.log.clone().or(self.log.location.take());
-        self.log.origin = command.origin.clone().or(self.log.origin.take());
-        self.log.kind = command.kind.or(self.log.kind);
+        self.log.origin = command.expected.origin.clone().or(self.log.origin.take());
+        self.log.kind = command.expected.kind.or(self.log.kind);
         self.metrics = command.metrics_listen.or(self.metrics);
         if let Some(text) = &command.from {
             self.start = Some(start(text)?);
@@ -243,7 +247,7 @@ impl Partial {
         self.reports.extend(command.webhook.iter().map(|url| Destination::Webhook {
             url: url.clone(),
             secret: command.webhook_secret_file.clone(),
-            ca_file: command.ca_file.clone(),
+            ca_file: command.expected.ca_file.clone(),
         }));
         Ok(())
     }
@@ -280,10 +284,12 @@ impl Partial {
         }
         let which = Which {
             log,
-            public_key: self.log.public_key,
-            origin: self.log.origin,
-            kind: self.log.kind,
-            ca_file: self.log.ca_file,
+            expected: Expected {
+                public_key: self.log.public_key,
+                origin: self.log.origin,
+                kind: self.log.kind,
+                ca_file: self.log.ca_file,
+            },
             // A bucket is reached as the AWS command line would: by its variables and files.
             s3: S3Options::default(),
         };

@@ -6,12 +6,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, params};
 use signer_core::{Error, Result};
-use signer_log_engine::{Log, TileId, WIDTH, now_millis, read_entry_tile};
+use signer_log_engine::{Format, Log, TileId, WIDTH, now_millis, read_entry_tile};
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
@@ -20,16 +20,18 @@ use tokio::{
 use crate::decode::Decoded;
 
 /// How much of a hash is stored: a find is looked at again in the entry itself.
-const STORED: usize = 8;
+const STORED: usize = 6;
 /// Entries that go into the file at once.
 const TILES: u64 = 8;
 /// How long what is new may wait for more.
 const PAUSE: Duration = Duration::from_millis(250);
+/// While the log grows, the thread rests so many times as long as it has worked.
+const REST: u32 = 4;
 /// Checkpoints of each minute are kept for a week, then those of each hour.
 const MINUTE: u64 = 60_000;
 const WEEK: u64 = 7 * 24 * 60;
 /// Another form of the file is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// A checkpoint of the past.
 #[derive(Clone, Debug)]
@@ -99,7 +101,8 @@ impl Index {
         progress(&self.reader()).map_err(|e| failed(&e))
     }
 
-    /// Entries that may have a hash in them: leaf hash, digest, or fingerprint of a key; the newest first.
+    /// Entries that may have a hash in them: digest, or fingerprint of a key; the newest first. In a certificate log leaf hashes
+    /// too; the leaf hashes of a signature log are known to the log itself ([`Log::find`]).
     pub(super) fn by_hash(&self, hash: &[u8], most: usize) -> Result<Vec<u64>> {
         let stored = &hash[..hash.len().min(STORED)];
         let find = || {
@@ -213,7 +216,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
          CREATE INDEX IF NOT EXISTS checkpoints_of_size ON checkpoints (size);
          CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL);
          INSERT OR IGNORE INTO progress VALUES (1, 0);
-         PRAGMA user_version = 1;",
+         PRAGMA user_version = 2;",
     )?;
     Ok(connection)
 }
@@ -252,9 +255,12 @@ impl Writer {
                 return;
             }
             loop {
+                let (began, batches) = (Instant::now(), self.log.batches());
                 let done = self.remember_checkpoint().and_then(|()| self.index_some());
                 match done {
                     Ok(true) if *stopped.borrow() => return,
+                    // Whoever appends needs the processor and the disk more.
+                    Ok(true) if self.log.batches() > batches => std::thread::sleep(began.elapsed() * REST),
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(e) => {
@@ -336,7 +342,9 @@ impl Writer {
                     continue;
                 }
                 let decoded = Decoded::new(entry, format);
-                hashes.push((decoded.leaf_hash.to_vec(), index));
+                if format == Format::Certificates {
+                    hashes.push((decoded.leaf_hash.to_vec(), index));
+                }
                 hashes.extend(decoded.digests.iter().map(|d| (d.digest.clone(), index)));
                 hashes.extend(decoded.signers.iter().map(|s| (s.fingerprint.to_vec(), index)));
                 names.extend(decoded.identities().map(|san| (san.value.clone(), index)));

@@ -84,7 +84,10 @@ fn hash(text: &str) -> Option<Vec<u8>> {
 fn by_hash(inner: &Inner, index: &Index, text: &str, hash: &[u8]) -> Result<Markup> {
     let published = inner.log.published();
     let mut entries = Vec::new();
-    let candidates = index.by_hash(hash, ENTRIES + 1)?;
+    let mut candidates = index.by_hash(hash, ENTRIES + 1)?;
+    if let Ok(leaf_hash) = hash.try_into() {
+        candidates.extend(inner.log.find(leaf_hash)?);
+    }
     let more = candidates.len() > ENTRIES;
     for at in candidates.into_iter().take(ENTRIES) {
         // The index has a part of each hash alone.

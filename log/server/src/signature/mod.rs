@@ -70,9 +70,10 @@ impl From<Error> for Refusal {
 }
 
 impl SignatureLog {
-    /// Handles the JSON form of a request.
-    pub(crate) async fn create_from_json(&self, body: &[u8]) -> Result<Answer, Refusal> {
-        let request = json::read(body)?;
+    /// Handles the JSON form of a request, which is not kept while its entry waits.
+    pub(crate) async fn create_from_json(&self, body: Bytes) -> Result<Answer, Refusal> {
+        let request = json::read(&body)?;
+        drop(body);
         self.create(request).await
     }
 
@@ -86,7 +87,7 @@ impl SignatureLog {
             let mut bytes = Vec::with_capacity(data.len() + 2);
             bytes.extend((data.len() as u16).to_be_bytes());
             bytes.extend(&data);
-            Entry { data: bytes, leaf_hash: hash }
+            Entry { data: bytes.into(), leaf_hash: hash }
         });
         let appended = tokio::time::timeout(self.options.patience, self.append(hash, build)).await;
         let appended = appended.unwrap_or_else(|_| Err(late().into()))?;

@@ -63,6 +63,11 @@ impl Panel {
         Ok(Self { policy, http: Http::new(ca_file)?, timeout, standing: Mutex::new(standing) })
     }
 
+    /// The keys of all witnesses.
+    pub(crate) fn keys(&self) -> Vec<NoteKey> {
+        self.policy.witnesses.iter().map(|witness| witness.key.clone()).collect()
+    }
+
     fn standing(&self) -> MutexGuard<'_, Vec<Standing>> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,5 @@
-//! The one connection of a client: HTTP/2 over the daemon's socket, made again when it has ended.
+//! The connection of a client: HTTP/2 over the daemon's socket, made again when it has ended. In each tokio runtime that
+//! the client is used in it has one of its own: a request then stays in the thread that waits for it.
 //!
 //! It hands requests to hyper directly, without the queue and its task that stand in front of tonic's own channel: they
 //! cost a lone caller a wake-up each way.
@@ -8,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -24,6 +25,7 @@ use signer_core::{BoxFuture, Error, ErrorKind};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
+    runtime::{self, Handle},
 };
 use tonic::{
     Status,
@@ -39,8 +41,8 @@ pub struct Connection(Arc<Shared>);
 
 struct Shared {
     socket: PathBuf,
-    /// The connection in use, if there is one. Held for moments only.
-    sender: Mutex<Option<SendRequest<Body>>>,
+    /// The connections in use, one in each runtime. Held for moments only.
+    senders: Mutex<Vec<(runtime::Id, SendRequest<Body>)>>,
     /// Held while a connection is made, so that only one is.
     connecting: tokio::sync::Mutex<()>,
     was_connected: AtomicBool,
@@ -55,7 +57,7 @@ impl Connection {
     pub(super) fn new(socket: PathBuf) -> Self {
         Self(Arc::new(Shared {
             socket,
-            sender: Mutex::new(None),
+            senders: Mutex::default(),
             connecting: tokio::sync::Mutex::new(()),
             was_connected: AtomicBool::new(false),
         }))
@@ -75,9 +77,13 @@ impl Connection {
         self.sender().await.map(drop).map_err(|e| e.error)
     }
 
+    fn senders(&self) -> MutexGuard<'_, Vec<(runtime::Id, SendRequest<Body>)>> {
+        self.0.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn open_sender(&self) -> Option<SendRequest<Body>> {
-        let sender = self.0.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.as_ref().filter(|s| !s.is_closed()).cloned()
+        let here = Handle::try_current().ok()?.id();
+        self.senders().iter().find(|(there, s)| *there == here && !s.is_closed()).map(|(_, s)| s.clone())
     }
 
     async fn sender(&self) -> Result<SendRequest<Body>, ConnectError> {
@@ -87,7 +93,9 @@ impl Connection {
         }
         let sender = handshake(open(&self.0.socket).await?, &self.0.socket).await?;
         self.0.was_connected.store(true, Ordering::Relaxed);
-        *self.0.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        let mut senders = self.senders();
+        senders.retain(|(_, sender)| !sender.is_closed());
+        senders.push((Handle::current().id(), sender.clone()));
         Ok(sender)
     }
 }
