@@ -126,7 +126,7 @@ fn row(name: &'static str, title: &'static str, library: &str, rounds: &[Round],
     let line = |who: String, of| Line::of_loads(&who, &loads(of));
     let ratios: Vec<f64> = rounds.iter().map(|r| rate(&r.through[1]) / rate(&r.direct[1])).collect();
     let added: Vec<f64> = rounds.iter().map(|r| r.through[0].p50_ms - r.direct[0].p50_ms).collect();
-    let mut lines = vec![
+    let mut lines = [
         line(format!("{library}, 1 caller"), |r| &r.direct[0]),
         line("signerd, 1 client".into(), |r| &r.through[0]),
         line(format!("{library}, {MANY} callers"), |r| &r.direct[1]),
@@ -137,11 +137,10 @@ fn row(name: &'static str, title: &'static str, library: &str, rounds: &[Round],
             Goal::new("rate with 16 clients, of the library's", " times", &ratios, Limit::AtLeast(0.95)),
             Goal::new("p50 added for one client", " ms", &added, Limit::AtMost(0.3)),
         ];
-        return Row { name, title, lines, goals };
+        return Row { name, title, lines: lines.into(), goals };
     }
-    lines[1] = lines.remove(1).with("p50 added", median(added), 3);
-    let last = lines.len() - 1;
-    let through = lines.remove(last).with("of direct", median(ratios), 3);
-    lines.push(through);
-    Row { name, title, lines, goals: Vec::new() }
+    let [_, one, _, many] = &mut lines;
+    *one = one.clone().with("p50 added", median(added), 3);
+    *many = many.clone().with("of direct", median(ratios), 3);
+    Row { name, title, lines: lines.into(), goals: Vec::new() }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hwtests::engines::Piv;
+use hwtests::{engines::Piv, eventually};
 use signer_contract::PinSetup;
 use signer_core::{ErrorKind, KeyPolicy, KeyType, SignRequest, TouchListener, TouchPolicy, TouchPrompt};
 
@@ -38,6 +38,12 @@ async fn a_touch_is_asked_for_by_name() {
         async move { signer.sign(request).await }
     });
     assert!(card.card().wait_for_touch_request(Duration::from_secs(5)));
+    // The card still waits, for 15 s: whoever was told has time to find it.
+    let is_told = || {
+        let prompts = prompts.clone();
+        async move { !prompts.lock().unwrap().is_empty() }
+    };
+    assert!(eventually(Duration::from_secs(2), is_told).await);
     let told = prompts.lock().unwrap().clone();
     let expected = TouchPrompt {
         device: "YubiKey 5.7.1 serial 12345678".into(),

@@ -210,9 +210,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     if !empty && version != VERSION {
         return Err(rusqlite::Error::InvalidQuery);
     }
-    // NORMAL: consistent after a power cut, and without waiting for the disk at each commit.
+    // NORMAL: consistent after a power cut, and without waiting for the disk at each commit. In a long log each entry is in a page of
+    // its own: a write-ahead log of 32 MiB brings them into the file, and to the disk, an eighth as often as the usual one.
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384;
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096;
+         PRAGMA wal_autocheckpoint = 8192;
          CREATE TABLE IF NOT EXISTS entries (identity BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL);
          INSERT OR IGNORE INTO progress VALUES (1, 0);

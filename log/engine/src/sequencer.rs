@@ -26,9 +26,9 @@ use crate::{
     frontier::{Frontier, Growth, StoredNodes, View},
     log::{Appended, Build, Limits, Published, Shared, prove_stored},
     signing::{CheckpointSigner, now_millis},
-    storage::{Batch, Recovered, Storage, Swap},
+    storage::{Batch, Entry, Recovered, Storage, Swap},
     tile::TileId,
-    tree::{Edge, Hash, Nodes, consistency_proof},
+    tree::{Edge, Hash, Nodes, consistency_proof, verify_inclusion},
 };
 
 /// One entry that waits for its turn.
@@ -154,7 +154,12 @@ impl Sequencer {
                 let view = View { frontier: &self.frontier, growth: &growth, storage: &*self.storage };
                 proofs(size, &view, begin, count)
             }
-            By::Another => proofs(size, &StoredNodes::new(&*self.storage, size), begin, count),
+            By::Another => {
+                let nodes = StoredNodes::new(&*self.storage, size);
+                let proofs = proofs(size, &nodes, begin, count).into_iter().zip(&batch.entries).zip(begin..);
+                let checkpoint = &published.checkpoint;
+                proofs.map(|((proof, entry), index)| ours(proof?, entry, index, checkpoint)).collect()
+            }
         };
         self.answer(begin, waiting, proofs, &published);
         true
@@ -320,6 +325,16 @@ impl Sequencer {
     }
 }
 
+/// The proof of an entry that another process has published, if it proves that entry.
+fn ours(proof: Vec<Hash>, entry: &Entry, index: u64, tree: &Checkpoint) -> Result<Vec<Hash>> {
+    verify_inclusion(&entry.leaf_hash, index, tree.size, &proof, &tree.root).map_err(|e| {
+        Error::internal(format!("entry {index} was durable, and another one is in the log"))
+            .vendor(e.what())
+            .next("run `signer-log check`, and find out who writes into the log's storage")
+    })?;
+    Ok(proof)
+}
+
 /// Who has published what covers a batch.
 #[derive(Clone, Copy)]
 enum By {
@@ -425,7 +440,7 @@ async fn recover_once(
     // After a crash of the machine, what a folder's journal has may be missing in its tiles.
     let is_folder = recovered.snapshot.is_some();
     let (mut frontier, batches) = begin_with(recovered, covered, format, known, storage)?;
-    let size = batches.last().map_or(frontier.size(), |last| last.begin + last.entries.len() as u64);
+    let size = batches.last().map_or(frontier.size(), Batch::end);
     let growth = replay(&mut frontier, batches, (is_folder || size > covered).then_some(&**storage))?;
     let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
     if let Some(checkpoint) = &checkpoint {
@@ -470,7 +485,7 @@ fn begin_with(
         let begins_there = batches.first().is_some_and(|batch| batch.begin == covered);
         return Ok((known, if begins_there { batches } else { Vec::new() }));
     }
-    let end = batches.last().map_or(0, |batch| batch.begin + batch.entries.len() as u64);
+    let end = batches.last().map_or(0, Batch::end);
     if let (Some(first), true) = (batches.first(), covered == end)
         && let Some(known) = of_size(first.begin)
     {

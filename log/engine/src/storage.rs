@@ -60,6 +60,13 @@ pub struct Batch {
     pub entries: Vec<Entry>,
 }
 
+impl Batch {
+    /// The index after its last entry.
+    pub fn end(&self) -> u64 {
+        self.begin + self.entries.len() as u64
+    }
+}
+
 /// What a start finds.
 #[derive(Debug)]
 pub struct Recovered {

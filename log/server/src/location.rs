@@ -175,7 +175,10 @@ impl Opened {
             Says::Folder(folder) => description.write(folder),
             Says::Bucket(storage, location) => {
                 let text = description.to_json()?;
-                if storage.bucket().create(DESCRIPTION, &text)? {
+                // Ours may be there already: a request that was made again because its answer was lost.
+                if storage.bucket().create(DESCRIPTION, &text)?
+                    || storage.bucket().get(DESCRIPTION)?.as_deref() == Some(text.as_ref())
+                {
                     return Ok(());
                 }
                 Err(Error::new(ErrorKind::AlreadyExists, format!("there is a log in {location} already"))

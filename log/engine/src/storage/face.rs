@@ -90,15 +90,20 @@ impl Face {
         let mut now = self.shared.lock();
         if now.is_behind() { self.shared.write(&mut now) } else { Ok(()) }
     }
-}
 
-impl Drop for Face {
-    fn drop(&mut self) {
+    /// Brings what was published last into the file, if that is possible, and leaves the file alone from then on.
+    pub(super) fn end(&mut self) {
         self.shared.lock().ending = true;
         self.shared.changed.notify_one();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+    }
+}
+
+impl Drop for Face {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

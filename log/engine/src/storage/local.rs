@@ -142,6 +142,7 @@ impl LocalStorage {
 impl Drop for LocalStorage {
     /// A child that was started a moment ago may still have the lock's file: it is given back, not only closed.
     fn drop(&mut self) {
+        self.checkpoint.end();
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }

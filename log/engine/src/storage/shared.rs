@@ -83,10 +83,21 @@ struct State {
 #[derive(Debug, Default)]
 struct Seen {
     journal: Option<Tagged>,
+    /// How many entries the log has with those of the journal.
+    end: u64,
     checkpoint: Option<Tagged>,
     sealed: bool,
     /// The newest partial forms that this process wrote of each tile at the edge.
     partials: BTreeMap<String, Vec<String>>,
+}
+
+impl Seen {
+    /// How many entries the checkpoint covers; `None` when the journal has more. Everything rests on that: a journal is replaced
+    /// only when a checkpoint covers it, also by whoever found it and could not finish it.
+    fn covered(&self) -> Option<u64> {
+        let size = self.checkpoint.as_ref().map_or(0, |c| stated_size(&c.bytes));
+        (self.end <= size).then_some(size)
+    }
 }
 
 impl BucketStorage {
@@ -196,14 +207,15 @@ impl Storage for BucketStorage {
         let (journal, record, checkpoint) = self.look()?;
         let size = checkpoint.as_ref().map_or(0, |c| stated_size(&c.bytes));
         let sealed = record.as_ref().is_some_and(|r| r.sealed);
+        let end = record.as_ref().map_or(0, |r| r.batch.end());
         let batches = record
             .map(|record| record.batch)
-            .filter(|batch| !batch.entries.is_empty() && batch.begin + batch.entries.len() as u64 >= size)
+            .filter(|batch| !batch.entries.is_empty() && batch.end() >= size)
             .into_iter()
             .collect();
         let note = checkpoint.as_ref().map(|c| c.bytes.clone());
         let mut seen = self.seen();
-        (seen.journal, seen.checkpoint, seen.sealed) = (journal, checkpoint, sealed);
+        (seen.journal, seen.end, seen.checkpoint, seen.sealed) = (journal, end, checkpoint, sealed);
         Ok(Recovered { snapshot: None, batches, checkpoint: note, sealed })
     }
 
@@ -214,11 +226,14 @@ impl Storage for BucketStorage {
             return Err(Error::new(ErrorKind::Denied, "this log has been frozen")
                 .next("switch to the log that has taken its place"));
         }
-        // The rule that everything rests on: what is replaced is covered by a checkpoint.
-        if seen.checkpoint.as_ref().map_or(0, |c| stated_size(&c.bytes)) != batch.begin {
+        if seen.covered() != Some(batch.begin) {
             return Ok(Swap::Overtaken);
         }
-        self.swap(JOURNAL, &mut seen.journal, &record)
+        let swap = self.swap(JOURNAL, &mut seen.journal, &record)?;
+        if swap == Swap::Done {
+            seen.end = batch.end();
+        }
+        Ok(swap)
     }
 
     fn write_tiles(&self, tiles: &[(TileId, Vec<u8>)]) -> Result<()> {
@@ -256,10 +271,12 @@ impl Storage for BucketStorage {
 
     fn seal(&self) -> Result<Swap> {
         let mut seen = self.seen();
-        let begin = seen.checkpoint.as_ref().map_or(0, |c| stated_size(&c.bytes));
+        let Some(begin) = seen.covered() else { return Ok(Swap::Overtaken) };
         let record = Record { sealed: true, batch: Batch { begin, entries: Vec::new() } };
         let swap = self.swap(JOURNAL, &mut seen.journal, &record.to_bytes(nonce()?))?;
-        seen.sealed |= swap == Swap::Done;
+        if swap == Swap::Done {
+            (seen.sealed, seen.end) = (true, begin);
+        }
         Ok(swap)
     }
 
@@ -337,9 +354,32 @@ mod tests {
     use super::*;
     use crate::storage::Entry;
 
+    fn batch(begin: u64, text: &'static [u8]) -> Batch {
+        Batch { begin, entries: vec![Entry { data: Bytes::from_static(text), leaf_hash: [7; 32] }] }
+    }
+
+    /// Whoever finds a batch of another server and cannot finish it, because the store fails then, has to try that again first.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_batch_that_no_checkpoint_covers_is_not_replaced() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let [one, other] = [(); 2].map(|()| BucketStorage::open(store.clone(), "log", None).unwrap());
+        assert_eq!(one.stage(&batch(0, b"one"), &Vec::new).unwrap(), Swap::Done);
+        let found = other.recover().unwrap();
+        assert_eq!(found.batches, [batch(0, b"one")]);
+        assert_eq!(other.stage(&batch(0, b"other"), &Vec::new).unwrap(), Swap::Overtaken);
+        assert_eq!(other.seal().unwrap(), Swap::Overtaken);
+        assert_eq!(one.stage(&batch(0, b"one again"), &Vec::new).unwrap(), Swap::Overtaken);
+        assert_eq!(other.recover().unwrap().batches, [batch(0, b"one")]);
+        // A checkpoint covers it.
+        let checkpoint = Checkpoint { origin: "log".into(), size: 1, root: [0; 32], extensions: Vec::new() };
+        let note = format!("{}\n\u{2014} log AAAAAAAA\n", checkpoint.to_text());
+        assert_eq!(other.publish(None, note.as_bytes()).unwrap(), Swap::Done);
+        assert_eq!(other.stage(&batch(1, b"other"), &Vec::new).unwrap(), Swap::Done);
+    }
+
     #[test]
     fn a_record_is_read_back_and_damage_is_noticed() {
-        let entries = vec![Entry { data: b"entry".to_vec().into(), leaf_hash: [7; 32] }];
+        let entries = batch(9, b"entry").entries;
         for record in [
             Record { sealed: false, batch: Batch { begin: 9, entries } },
             Record { sealed: true, batch: Batch { begin: 9, entries: Vec::new() } },

@@ -26,7 +26,7 @@ const TILES: u64 = 8;
 /// How long what is new may wait for more.
 const PAUSE: Duration = Duration::from_millis(250);
 /// While the log grows, the thread rests so many times as long as it has worked.
-const REST: u32 = 4;
+const REST: u32 = 9;
 /// Checkpoints of each minute are kept for a week, then those of each hour.
 const MINUTE: u64 = 60_000;
 const WEEK: u64 = 7 * 24 * 60;
@@ -207,7 +207,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         return Err(rusqlite::Error::InvalidQuery);
     }
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8192;
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2048;
+         PRAGMA wal_autocheckpoint = 8192;
          CREATE TABLE IF NOT EXISTS hashes (hash BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (hash, at)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
          CREATE TABLE IF NOT EXISTS named (name INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID;
