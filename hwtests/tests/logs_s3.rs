@@ -206,7 +206,7 @@ async fn two_servers(make: Make) {
     }
     let acknowledged = acknowledged.entries();
     assert!(acknowledged.len() > 100, "only {} entries were acknowledged", acknowledged.len());
-    for (index, hash) in acknowledged.iter() {
+    for (index, hash) in &acknowledged {
         assert_eq!(
             there.get(*index as usize),
             Some(hash),
