@@ -35,8 +35,9 @@ use super::{
 };
 use crate::tile::TileId;
 
-/// How many partial forms of a tile stay for web servers that serve the folder as it is. Ours needs the newest only.
-const PARTIALS_KEPT: usize = 4;
+/// How many partial forms of a tile stay for web servers that serve the folder as it is: more than the batches by which the
+/// checkpoint's file may be behind. Ours needs the newest only.
+const PARTIALS_KEPT: usize = 32;
 
 /// A log in a folder of this machine.
 #[derive(Debug)]
@@ -163,13 +164,28 @@ impl Folder {
         Self(root.into())
     }
 
-    /// The shortest partial form of a tile that has at least so many.
-    fn longer_partial(&self, id: TileId) -> io::Result<Option<Vec<u8>>> {
+    /// The longest form of a tile that has at least so many. The log may be growing: a form that was there a moment ago is then
+    /// replaced by a longer one.
+    fn longer(&self, id: TileId) -> io::Result<Option<Vec<u8>>> {
+        const LOOKS: u32 = 20;
         let folder = self.0.join(format!("{}.p", id.stem()));
-        let Ok(entries) = fs::read_dir(&folder) else { return Ok(None) };
-        let widths = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u16>().ok());
-        let Some(width) = widths.filter(|w| *w >= id.width).min() else { return Ok(None) };
-        files::read(&folder.join(width.to_string()))
+        for _ in 0..LOOKS {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let widths = entries.filter_map(|e| e.file_name().to_str()?.parse::<u16>().ok());
+            let partial = widths.filter(|w| *w >= id.width).max();
+            if let Some(width) = partial
+                && let Some(bytes) = files::read(&folder.join(width.to_string()))?
+            {
+                return Ok(Some(bytes));
+            }
+            if let Some(bytes) = files::read(&self.0.join(id.full().to_string()))? {
+                return Ok(Some(bytes));
+            }
+            if partial.is_none() {
+                break;
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -182,7 +198,7 @@ impl Objects for Folder {
             return Ok(Some(bytes));
         }
         match name.parse::<TileId>() {
-            Ok(id) if !id.is_full() => self.longer_partial(id).map_err(failed),
+            Ok(id) if !id.is_full() => self.longer(id).map_err(failed),
             _ => Ok(None),
         }
     }
