@@ -126,7 +126,7 @@ fn row(name: &'static str, title: &'static str, library: &str, rounds: &[Round],
     let line = |who: String, of| Line::of_loads(&who, &loads(of));
     let ratios: Vec<f64> = rounds.iter().map(|r| rate(&r.through[1]) / rate(&r.direct[1])).collect();
     let added: Vec<f64> = rounds.iter().map(|r| r.through[0].p50_ms - r.direct[0].p50_ms).collect();
-    let mut lines = [
+    let lines = [
         line(format!("{library}, 1 caller"), |r| &r.direct[0]),
         line("signerd, 1 client".into(), |r| &r.through[0]),
         line(format!("{library}, {MANY} callers"), |r| &r.direct[1]),
@@ -139,8 +139,8 @@ fn row(name: &'static str, title: &'static str, library: &str, rounds: &[Round],
         ];
         return Row { name, title, lines: lines.into(), goals };
     }
-    let [_, one, _, many] = &mut lines;
-    *one = one.clone().with("p50 added", median(added), 3);
-    *many = many.clone().with("of direct", median(ratios), 3);
-    Row { name, title, lines: lines.into(), goals: Vec::new() }
+    let [direct_one, one, direct_many, many] = lines;
+    let one = one.with("p50 added", median(added), 3);
+    let many = many.with("of direct", median(ratios), 3);
+    Row { name, title, lines: vec![direct_one, one, direct_many, many], goals: Vec::new() }
 }

@@ -4,7 +4,7 @@
 use std::{error::Error, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use signer_bench::{measure, procfs, report};
+use signer_bench::{disk, measure, procfs, report};
 
 mod bare_server;
 mod drive;

@@ -20,7 +20,7 @@ pub struct Row {
 }
 
 /// Who did it, and the median of each figure over the rounds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Line {
     /// A program, and how it was used.
     pub who: String,
@@ -29,7 +29,7 @@ pub struct Line {
 }
 
 /// A column of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Figure {
     /// Its heading, with the unit.
     pub name: &'static str,

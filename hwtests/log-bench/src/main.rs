@@ -7,10 +7,8 @@ mod fill;
 mod random;
 
 use std::{
-    fs::File,
     net::SocketAddr,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,6 +18,7 @@ use std::{
 
 use clap::Parser;
 use hwtests::log::{Caller, ENTRIES, Signatory};
+use signer_bench::{disk::durable_write, procfs};
 use signer_core::{SignRequest, Signer};
 
 use authority::Authority;
@@ -77,7 +76,8 @@ async fn main() {
         return random::run(address, *pid, count).await;
     }
     if let Some(folder) = &cli.disk {
-        let micros = durable_write(folder).as_secs_f64() * 1e6;
+        let micros =
+            durable_write(&folder.join(".durable-write")).expect("the disk works").as_secs_f64() * 1e6;
         println!("a durable write of 4 KiB: p50 {micros:.0} us");
     }
     if let Some(key) = &cli.key {
@@ -95,31 +95,6 @@ async fn main() {
             row.rate, row.p50, row.p99, row.errors, row.cpu, row.memory
         );
     }
-}
-
-/// The median of a write and an `fdatasync` of a block that is there already.
-fn durable_write(folder: &Path) -> Duration {
-    let path = folder.join(".durable-write");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&path)
-        .expect("the folder can be written to");
-    file.write_all_at(&vec![0; 4 << 20], 0).and_then(|()| file.sync_all()).expect("the disk has room");
-    let mut times: Vec<_> = (0..400_u64)
-        .map(|i| {
-            let began = Instant::now();
-            file.write_all_at(&[i as u8; 4096], i * 4096)
-                .and_then(|()| file.sync_data())
-                .expect("the disk works");
-            began.elapsed()
-        })
-        .collect();
-    let _ = std::fs::remove_file(&path);
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 /// The median of a signature by the daemon, over something as long as a checkpoint.
@@ -207,11 +182,11 @@ async fn measure(cli: &Cli, clients: usize) -> Row {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs_f64(cli.seconds / 5.0)).await;
-    let (began, cpu) = (Instant::now(), cpu_seconds(&cli.pid));
+    let (began, cpu) = (Instant::now(), cpu_us(&cli.pid));
     counting.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs_f64(cli.seconds)).await;
     counting.store(false, Ordering::Relaxed);
-    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu.zip(cpu_seconds(&cli.pid)));
+    let (took, cpu) = (began.elapsed().as_secs_f64(), cpu.zip(cpu_us(&cli.pid)));
     let memory = cli.pid.first().map(|pid| hwtests::process::memory_kib(*pid, "VmRSS") / 1024);
     stop.store(true, Ordering::Relaxed);
     let mut times = Vec::new();
@@ -222,8 +197,7 @@ async fn measure(cli: &Cli, clients: usize) -> Row {
     let at = |part: f64| {
         times.get((times.len() as f64 * part) as usize).map_or(f64::NAN, |t| t.as_secs_f64() * 1e3)
     };
-    let each =
-        |(before, after): (f64, f64)| format!("{:.0}", (after - before) * 1e6 / times.len().max(1) as f64);
+    let each = |(before, after): (f64, f64)| format!("{:.0}", (after - before) / times.len().max(1) as f64);
     Row {
         rate: times.len() as f64 / took,
         p50: at(0.5),
@@ -234,13 +208,7 @@ async fn measure(cli: &Cli, clients: usize) -> Row {
     }
 }
 
-/// User and system time of processes, together.
-fn cpu_seconds(pids: &[u32]) -> Option<f64> {
-    let of_one = |pid: &u32| {
-        let stat = String::from_utf8_lossy(&hwtests::process::read(*pid, "stat")).into_owned();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
-    };
-    (!pids.is_empty()).then(|| pids.iter().map(of_one).sum())
+/// Processor time of processes, together, in microseconds.
+fn cpu_us(pids: &[u32]) -> Option<f64> {
+    (!pids.is_empty()).then(|| pids.iter().map(|pid| procfs::cpu_us(*pid)).sum())
 }

@@ -36,7 +36,7 @@ use crate::{
     frontier::{Frontier, Growth},
     log::{Build, Published},
     note::NoteKey,
-    sequencer::rebuild,
+    recovery::rebuild,
     signing::now_millis,
     storage::{Batch, Recovered, Storage, Swap},
     tile::TileId,

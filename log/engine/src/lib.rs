@@ -11,10 +11,12 @@ mod checkpoint;
 mod compact;
 mod dedup;
 mod format;
+mod freeze;
 mod frontier;
 mod ledger;
 mod log;
 mod note;
+mod recovery;
 mod sequencer;
 mod signing;
 pub mod storage;
@@ -26,11 +28,11 @@ pub use check::{Findings, check};
 pub use checkpoint::Checkpoint;
 pub use compact::CompactTree;
 pub use format::{EntryRef, Format, MAX_ENTRY, TimestampedEntry, timestamped_entry};
+pub use freeze::freeze;
 pub use frontier::StoredNodes;
 pub use ledger::{Condition, Durable, Ledger, LedgerLimits, OpenKey};
 pub use log::{Appended, Build, FROZEN, Limits, Log, Published, Submitted, Ticket, prove_stored};
 pub use note::{MAX_NOTE, Note, NoteKey, NoteKind, digitally_signed};
-pub use sequencer::freeze;
 pub use signing::{CheckpointSigner, now_millis};
 pub use storage::{
     Bucket, BucketStorage, Entry, Folder, LocalStorage, Mirror, Mirrored, Objects, Storage, Swap,

@@ -19,7 +19,8 @@ use crate::{
     format::Format,
     frontier::StoredNodes,
     note::NoteKey,
-    sequencer::{self, Found, Sequencer, Waiting},
+    recovery::{Found, recover},
+    sequencer::{Sequencer, Waiting},
     signing::CheckpointSigner,
     storage::{Entry, Objects, Storage},
     tree::{Edge, Hash, verify_inclusion},
@@ -147,8 +148,7 @@ impl Log {
         limits: Limits,
     ) -> Result<Self> {
         let key = signer.key().clone();
-        let Found { published, frontier, sealed } =
-            sequencer::recover(&storage, format, &mut signer, None).await?;
+        let Found { published, frontier, sealed } = recover(&storage, format, &mut signer, None).await?;
         let dedup = Dedup::open(&*storage, format, frontier.size())?;
         // Of its own: what the key's and the witnesses' connections have to do is done by the thread that waits for them.
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -25,8 +25,9 @@ use crate::{
     format::{Format, timestamped_entry},
     frontier::{Frontier, Growth, StoredNodes, View},
     log::{Appended, Build, Limits, Published, Shared, prove_stored},
+    recovery::{Found, recover},
     signing::{CheckpointSigner, now_millis},
-    storage::{Batch, Entry, Recovered, Storage, Swap},
+    storage::{Batch, Entry, Storage, Swap},
     tile::TileId,
     tree::{Edge, Hash, Nodes, consistency_proof, verify_inclusion},
 };
@@ -54,7 +55,7 @@ pub(crate) struct Sequencer {
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a batch may lose its place to another process before its callers are asked to come again.
-const LOSSES: u32 = 20;
+pub(crate) const LOSSES: u32 = 20;
 
 /// What comes next.
 enum Next {
@@ -342,7 +343,8 @@ enum By {
     Another,
 }
 
-fn is_hopeless(error: &Error) -> bool {
+/// Somebody else writes this log, or it would fork: going on would make it worse.
+pub(crate) fn is_hopeless(error: &Error) -> bool {
     error.kind() == ErrorKind::Denied && error.advice().is_some_and(|a| a.contains("signer-log check"))
 }
 
@@ -397,248 +399,4 @@ async fn beside<T, U>(future: impl Future<Output = T>, work: impl FnOnce() -> U)
     }
     let worked = work();
     (future.await, worked)
-}
-
-/// Where a log stands.
-pub(crate) struct Found {
-    pub(crate) published: Published,
-    pub(crate) frontier: Frontier,
-    pub(crate) sealed: bool,
-}
-
-/// What a start does: brings the tree to where the durable entries end, and publishes that. `known` is a tree of this log that
-/// need not be read again.
-pub(crate) async fn recover(
-    storage: &Arc<dyn Storage>,
-    format: Format,
-    signer: &mut CheckpointSigner,
-    known: Option<&Frontier>,
-) -> Result<Found> {
-    for _ in 0..LOSSES {
-        if let Some(found) = recover_once(storage, format, signer, known).await? {
-            return Ok(found);
-        }
-    }
-    Err(Error::new(
-        ErrorKind::Busy { retry_after: Duration::from_secs(1) },
-        "other servers of this log publish faster than this one can read",
-    )
-    .next("try again in a moment"))
-}
-
-/// `None` when another process has published meanwhile.
-async fn recover_once(
-    storage: &Arc<dyn Storage>,
-    format: Format,
-    signer: &mut CheckpointSigner,
-    known: Option<&Frontier>,
-) -> Result<Option<Found>> {
-    let recovered = storage.recover()?;
-    let (note, sealed) = (recovered.checkpoint.clone(), recovered.sealed);
-    let checkpoint = note.as_deref().map(|note| read_checkpoint(note, signer)).transpose()?;
-    let covered = checkpoint.as_ref().map_or(0, |c| c.size);
-    // After a crash of the machine, what a folder's journal has may be missing in its tiles.
-    let is_folder = recovered.snapshot.is_some();
-    let (mut frontier, batches) = begin_with(recovered, covered, format, known, storage)?;
-    let size = batches.last().map_or(frontier.size(), Batch::end);
-    let growth = replay(&mut frontier, batches, (is_folder || size > covered).then_some(&**storage))?;
-    let view = View { frontier: &frontier, growth: &growth, storage: &**storage };
-    if let Some(checkpoint) = &checkpoint {
-        agree(checkpoint, size, &view)?;
-        signer.resume(checkpoint, &view)?;
-        if checkpoint.size == size {
-            let note = String::from_utf8(note.unwrap_or_default()).unwrap_or_default().into();
-            let published = Published { checkpoint: checkpoint.clone(), note };
-            return Ok(Some(Found { published, frontier, sealed }));
-        }
-        tracing::info!("finishing {} entries that were durable and not published", size - checkpoint.size);
-    }
-    let root = Edge::new(size, &view)?.root();
-    let expected = note.as_deref().map(|note| std::str::from_utf8(note).unwrap_or_default());
-    let published = sign_and_publish(&**storage, &view, &[], signer, (size, root), expected).await?;
-    Ok(published.map(|published| Found { published, frontier, sealed }))
-}
-
-fn read_checkpoint(note: &[u8], signer: &CheckpointSigner) -> Result<Checkpoint> {
-    Checkpoint::verified(note, signer.key()).map_err(|e| {
-        Error::new(e.kind(), "the log's checkpoint is not by this log's key").vendor(e.what()).next(
-            "give the log the key and origin that it was made with; if they are the same, the file `checkpoint` is \
-             damaged: restore it from a mirror or a backup",
-        )
-    })
-}
-
-/// The tree to begin with, and the batches that are not in it.
-fn begin_with(
-    recovered: Recovered,
-    covered: u64,
-    format: Format,
-    known: Option<&Frontier>,
-    storage: &Arc<dyn Storage>,
-) -> Result<(Frontier, Vec<Batch>)> {
-    let Recovered { snapshot, batches, .. } = recovered;
-    if let Some(snapshot) = snapshot {
-        return Ok((Frontier::from_bytes(format, &snapshot)?, batches));
-    }
-    let of_size = |size: u64| known.filter(|known| known.size() == size).cloned();
-    if let Some(known) = of_size(covered) {
-        let begins_there = batches.first().is_some_and(|batch| batch.begin == covered);
-        return Ok((known, if begins_there { batches } else { Vec::new() }));
-    }
-    let end = batches.last().map_or(0, Batch::end);
-    if let (Some(first), true) = (batches.first(), covered == end)
-        && let Some(known) = of_size(first.begin)
-    {
-        return Ok((known, batches));
-    }
-    let tree = match covered {
-        0 => Frontier::new(format),
-        _ => Frontier::from_tiles(format, covered, &**storage)?,
-    };
-    // What the checkpoint covers is in the tiles.
-    Ok((tree, if end > covered { batches } else { Vec::new() }))
-}
-
-/// The tree as the durable entries of a folder make it, with its tiles written. The published checkpoint must be one of it.
-pub(crate) fn rebuild(
-    storage: &dyn Storage,
-    format: Format,
-    snapshot: Option<Vec<u8>>,
-    batches: Vec<Batch>,
-    checkpoint: Option<&Checkpoint>,
-) -> Result<Frontier> {
-    let mut frontier = match (snapshot, checkpoint) {
-        (Some(snapshot), _) => Frontier::from_bytes(format, &snapshot)?,
-        (None, Some(checkpoint)) => Frontier::from_tiles(format, checkpoint.size, storage)?,
-        (None, None) => Frontier::new(format),
-    };
-    let growth = replay(&mut frontier, batches, Some(storage))?;
-    if let Some(checkpoint) = checkpoint {
-        let view = View { frontier: &frontier, growth: &growth, storage };
-        agree(checkpoint, frontier.size(), &view)?;
-    }
-    Ok(frontier)
-}
-
-/// Puts the batches of a journal into the tree, and writes its tiles if they may be missing in the storage.
-fn replay(frontier: &mut Frontier, batches: Vec<Batch>, storage: Option<&dyn Storage>) -> Result<Growth> {
-    let mut growth = Growth::default();
-    // A journal may be long: its tiles are not held all at once.
-    let write = |growth: &mut Growth| {
-        let tiles = std::mem::take(&mut growth.tiles);
-        storage.map_or(Ok(()), |storage| storage.write_tiles(&tiles))
-    };
-    let is_empty = batches.is_empty();
-    for batch in batches {
-        if batch.begin != frontier.size() {
-            return Err(Error::internal(format!(
-                "the journal goes on at entry {} where {} was expected",
-                batch.begin,
-                frontier.size()
-            ))
-            .next("restore the whole log from one backup, or from a mirror"));
-        }
-        batch.entries.iter().for_each(|entry| frontier.push(entry, &mut growth));
-        write(&mut growth)?;
-    }
-    if !is_empty && storage.is_some() {
-        frontier.finish(&mut growth);
-        write(&mut growth)?;
-    }
-    Ok(growth)
-}
-
-/// Whether the published checkpoint is one of this tree.
-fn agree(checkpoint: &Checkpoint, size: u64, view: &View<'_>) -> Result<()> {
-    if checkpoint.size > size {
-        return Err(Error::internal(format!(
-            "the checkpoint is from the future: it covers {} entries, and {size} are here",
-            checkpoint.size
-        ))
-        .next("entries are missing: restore the whole folder from one backup, or from a mirror"));
-    }
-    let root = Edge::new(checkpoint.size, view)?.root();
-    if root != checkpoint.root {
-        return Err(Error::internal(format!(
-            "the tiles do not have the root that the checkpoint of {} entries states",
-            checkpoint.size
-        ))
-        .next("run `signer-log check`, and restore the damaged tile from a mirror or a backup"));
-    }
-    Ok(())
-}
-
-/// Closes a log for ever: everything durable is published, and the last checkpoint says that it is the last. A log in a folder
-/// must not be open. A log of tree heads (RFC 6962) has no room for the line; whoever serves it has to know.
-pub async fn freeze(
-    storage: Arc<dyn Storage>,
-    format: Format,
-    mut signer: CheckpointSigner,
-) -> Result<Checkpoint> {
-    let tree_heads = signer.key().kind() == crate::NoteKind::TreeHead;
-    for _ in 0..LOSSES {
-        let Found { published, frontier, sealed } = recover(&storage, format, &mut signer, None).await?;
-        // From here on nobody can stage anything more.
-        if !sealed && storage.seal()? == Swap::Overtaken {
-            continue;
-        }
-        if tree_heads || published.is_frozen() {
-            storage.settle()?;
-            return Ok(published.checkpoint);
-        }
-        let line = format!("{}{}", crate::log::FROZEN, unix_date(now_millis() / 1000));
-        let (size, root) = (published.checkpoint.size, published.checkpoint.root);
-        let note = signer.sign(size, root, vec![line.clone()], &[]).await?;
-        let growth = Growth::default();
-        let view = View { frontier: &frontier, growth: &growth, storage: &*storage };
-        let note = signer.cosigned(note, size, &view).await?;
-        if storage.publish(Some(published.note.as_bytes()), note.as_bytes())? == Swap::Done {
-            storage.settle()?;
-            return Ok(Checkpoint { extensions: vec![line], ..published.checkpoint });
-        }
-    }
-    Err(Error::new(
-        ErrorKind::Busy { retry_after: Duration::from_secs(1) },
-        "other servers of this log are always first",
-    )
-    .next("stop them, and freeze the log again"))
-}
-
-/// A time as `date` writes it in UTC: `Fri Nov 27 01:35:05 UTC 2026`.
-fn unix_date(seconds: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, in_day) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let (mut year, mut left) = (1970, days);
-    while left >= 365 + u64::from(leap(year)) {
-        left -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while left >= lengths[month] {
-        left -= lengths[month];
-        month += 1;
-    }
-    format!(
-        "{} {} {:>2} {:02}:{:02}:{:02} UTC {year}",
-        DAYS[(days % 7) as usize],
-        MONTHS[month],
-        left + 1,
-        in_day / 3600,
-        in_day / 60 % 60,
-        in_day % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dates_are_those_of_date() {
-        assert_eq!(super::unix_date(0), "Thu Jan  1 00:00:00 UTC 1970");
-        assert_eq!(super::unix_date(951_782_400), "Tue Feb 29 00:00:00 UTC 2000");
-        assert_eq!(super::unix_date(1_795_743_305), "Fri Nov 27 01:35:05 UTC 2026");
-    }
 }

@@ -176,13 +176,18 @@ async fn protocol(stream: &TcpStream) -> Option<Protocol> {
     const PREFACE: &[u8] = b"PRI";
     let look = async {
         let mut begin = [0; PREFACE.len()];
+        let mut pause = Duration::from_millis(5);
         loop {
             match stream.peek(&mut begin).await {
                 Ok(0) | Err(_) => return None,
                 Ok(read) if !PREFACE.starts_with(&begin[..read]) => return Some(Protocol::Http1),
                 Ok(read) if read == PREFACE.len() => return Some(Protocol::Http2),
-                // What is there stays readable, so nothing tells when there is more.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                // What is there stays readable, so nothing tells when there is more. It is looked for less and less often: thousands
+                // of connections may be left at a letter.
+                Ok(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
             }
         }
     };

@@ -1,14 +1,8 @@
 //! What the audit log costs: the daemon with it beside the daemon without.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt,
-    path::Path,
-    time::{Duration, Instant},
-};
-
 use super::{Contender, Result, lines, loading, rates};
 use crate::{
+    disk::durable_write,
     measure::Load,
     report::{Goal, Limit, Line, Row, median},
     run::Bench,
@@ -61,21 +55,4 @@ pub(super) fn row(bench: &Bench) -> Result<Row> {
             ),
         ],
     })
-}
-
-/// The median of a write and an `fdatasync` of a block that is there already.
-fn durable_write(path: &Path) -> Result<Duration> {
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-    file.write_all_at(&vec![0; 4 << 20], 0)?;
-    file.sync_all()?;
-    let mut times = Vec::new();
-    for i in 0..400_u64 {
-        let began = Instant::now();
-        file.write_all_at(&[i as u8; 4096], i * 4096)?;
-        file.sync_data()?;
-        times.push(began.elapsed());
-    }
-    std::fs::remove_file(path)?;
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signer_core::{Error, ErrorKind, Result};
+use signer_core::{Error, Result};
 use tokio::runtime::Handle;
 
 use super::{OpenKey, Shared, lock, overtaken};
@@ -13,7 +13,7 @@ use crate::{
     checkpoint::Checkpoint,
     frontier::{Growth, View},
     log::Published,
-    sequencer::sign_and_publish,
+    sequencer::{is_hopeless, sign_and_publish},
     signing::CheckpointSigner,
     tree::Edge,
 };
@@ -141,9 +141,4 @@ impl Publisher {
         }
         condition.publish_error = Some(error);
     }
-}
-
-/// Somebody else writes this log, or it would fork: going on would make it worse.
-fn is_hopeless(error: &Error) -> bool {
-    error.kind() == ErrorKind::Denied && error.advice().is_some_and(|a| a.contains("signer-log check"))
 }

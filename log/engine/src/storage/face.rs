@@ -228,8 +228,9 @@ mod tests {
         publish(&face, 0, 1);
         std::fs::create_dir(folder.path().join(".checkpoint.new")).unwrap();
         publish(&face, 1, 3);
+        let began = Instant::now();
         while !face.shared.lock().failed {
-            std::thread::yield_now();
+            assert!(began.elapsed() < Duration::from_secs(5), "the file was not tried");
         }
         let error = face.publish(Some(b"2"), b"3").unwrap_err();
         assert_eq!((error.kind(), face.seen().unwrap()), (ErrorKind::DeviceGone, b"2".to_vec()));

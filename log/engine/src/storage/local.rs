@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The order of [`super`] costs one write and one `fdatasync` a batch here. The journal makes the entries durable; tiles and
-//! checkpoint are written to files (the checkpoint a few milliseconds later when batches follow each other closely, so that
-//! readers of the folder are behind by that: [`super::face`]), and their turn to become durable comes in the background, when a journal file is full:
-//! it is begun anew only after that. If the machine itself dies before, [`Storage::recover`] gives all batches of the journal
+//! checkpoint are written to files, and their turn to become durable comes in the background, when a journal file is full:
+//! it is begun anew only after that. (When batches follow each other closely the checkpoint's file comes a few milliseconds later,
+//! and readers of the folder are behind by that: [`super::face`].) If the machine itself dies before, [`Storage::recover`] gives all batches of the journal
 //! again, and the same tiles are written from them. What is *not* in the order is the durability of the checkpoint file:
 //! it may fall back to an older one after a power cut. The entries that it covered are durable, at the same indices, and the
 //! start signs for them again before it answers anybody.

@@ -231,6 +231,12 @@ fn lowest_priority() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
 }
 
+/// Waits, until the end at the longest.
+fn rest(runtime: &Handle, stopped: &mut watch::Receiver<bool>, time: Duration) {
+    let _ =
+        runtime.block_on(async { tokio::time::timeout(time, stopped.wait_for(|stopped| *stopped)).await });
+}
+
 /// The thread that writes.
 struct Writer {
     connection: Connection,
@@ -261,7 +267,9 @@ impl Writer {
                 match done {
                     Ok(true) if *stopped.borrow() => return,
                     // Whoever appends needs the processor and the disk more.
-                    Ok(true) if self.log.batches() > batches => std::thread::sleep(began.elapsed() * REST),
+                    Ok(true) if self.log.batches() > batches => {
+                        rest(runtime, &mut stopped, began.elapsed() * REST);
+                    }
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(e) => {
@@ -274,12 +282,7 @@ impl Writer {
                 }
             }
             // What comes in the meantime is written together.
-            runtime.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    _ = stopped.changed() => {}
-                }
-            });
+            rest(runtime, &mut stopped, PAUSE);
         }
     }
 
