@@ -17,7 +17,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     task::{Context, Poll},
     thread::{JoinHandle, Thread},
@@ -222,8 +222,9 @@ impl Ledger {
         match submissions.as_ref().map(|s| s.try_send(Waiting { build, until, durable })) {
             Some(Ok(())) => {
                 drop(submissions);
+                // Not a word for all: the entry says itself that it does not wait, and may be durable already.
                 if patience.is_zero() {
-                    self.hurry();
+                    self.wake();
                 }
                 Ok(Durable(told))
             }
@@ -237,8 +238,14 @@ impl Ledger {
 
     /// Somebody waits now for what was appended: no more patience.
     pub fn hurry(&self) {
+        self.shared.hurry.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Lets the sequencer look, if it rests. What it is to find must be there.
+    fn wake(&self) {
         let shared = &*self.shared;
-        shared.hurry.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if shared.resting.load(Ordering::SeqCst)
             && let Some(thread) = shared.sequencer.get()
         {
@@ -390,7 +397,7 @@ impl Sequencer {
                     break;
                 }
                 next = incoming.try_recv().ok();
-                if next.is_none() && !self.rest(until) {
+                if next.is_none() && !self.rest(until, &incoming) {
                     // What came in the last moment.
                     next = incoming.try_recv().ok();
                     if next.is_none() {
@@ -410,18 +417,18 @@ impl Sequencer {
     }
 
     /// Waits for more entries, as long as all that are there have patience; `false` when that is over.
-    fn rest(&self, until: Option<Instant>) -> bool {
+    fn rest(&self, until: Option<Instant>, incoming: &mpsc::Receiver<Waiting>) -> bool {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
         let shared = &*self.shared;
         shared.resting.store(true, Ordering::SeqCst);
-        // Whoever is in a hurry has said so before this look, or sees that this thread rests.
-        let calm = !shared.hurry.load(Ordering::SeqCst);
-        if calm {
+        fence(Ordering::SeqCst);
+        // Whoever is in a hurry, or has sent an entry, has done so before this look, or sees that this thread rests.
+        if !shared.hurry.load(Ordering::SeqCst) && incoming.is_empty() {
             std::thread::park_timeout(left);
         }
         shared.resting.store(false, Ordering::SeqCst);
-        calm && !shared.hurry.load(Ordering::SeqCst)
+        !shared.hurry.load(Ordering::SeqCst)
     }
 
     /// Step 1. Afterwards the batch is in the tree, or was never there.
