@@ -37,7 +37,7 @@ const SHIFT: Duration = Duration::from_secs(2);
 const BREAK: Duration = Duration::from_millis(110);
 /// How often a piece of work is begun again when the card or the service went away in the middle.
 const ATTEMPTS: u32 = 4;
-/// What a card needs that is being given power.
+/// What a card needs that is being given power, and a service that is ending.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// A card, as the rest of the backend sees it.
@@ -275,7 +275,7 @@ impl Owner {
                         let error = self.about(codes::error(code));
                         return (job.fail)(if may_repeat { error } else { error.may_have_happened() });
                     }
-                    if remedy == Remedy::FindCard && code != pcsc::Error::ResetCard {
+                    if code != pcsc::Error::ResetCard {
                         std::thread::sleep(PAUSE);
                     }
                 }

@@ -152,7 +152,7 @@ async fn the_service_is_started_anew() {
     let service = std::fs::read_to_string(folder.join("pid")).unwrap().trim().parse().unwrap();
     process::signal(service, process::Signal::KILL);
     let error = eventually_fails(&*signer).await;
-    assert_eq!(error.kind(), ErrorKind::DeviceGone);
+    assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
     assert!(error.to_string().contains("pcscd.socket"), "{error}");
     let error = backend.health().await.unwrap_err();
     assert!(error.to_string().contains("pcscd"), "{error}");
