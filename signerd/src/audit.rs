@@ -15,7 +15,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -56,6 +56,8 @@ pub(crate) struct Audit {
     /// The time of the newest record, in milliseconds: the clock may be set back, the log may not.
     time: Arc<AtomicU64>,
     denials: Mutex<Denials>,
+    /// Requests that use a key just now.
+    under_way: AtomicUsize,
     /// Requests that were refused because they could not be recorded, since that was told last.
     refused: AtomicU64,
 }
@@ -92,6 +94,7 @@ impl Audit {
             key,
             time: Arc::new(AtomicU64::new(last.unwrap_or_default())),
             denials: Mutex::default(),
+            under_way: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
         }))
     }
@@ -199,6 +202,7 @@ impl Audit {
         mut work: BoxFuture<'_, Result<T>>,
     ) -> Result<T> {
         self.ready()?;
+        let under_way = UnderWay::count(&self.under_way);
         if let Some(result) = (&mut work).now_or_never() {
             match &result {
                 Ok(_) => self.written(event.ended(&result)).await?,
@@ -209,8 +213,13 @@ impl Audit {
             return result;
         }
         let mut begun = Begun { audit: self.clone(), written: None, index: None, event: Some(event.clone()) };
-        let patience = event.patience();
-        begun.written = Some(self.append_within(event.begun(), patience).map_err(|e| self.unrecorded(&e))?);
+        // The device has its request; nobody but this caller waits for this thread.
+        let written = if under_way.is_alone() {
+            self.ledger.append_here(self.entry(event.begun()))
+        } else {
+            self.ledger.append(self.entry(event.begun()), event.patience())
+        };
+        begun.written = Some(written.map_err(|e| self.unrecorded(&e))?);
         let is_durable = AtomicBool::new(false);
         let recorded = async {
             let recorded = begun.recorded().await;
@@ -273,13 +282,13 @@ impl Audit {
     }
 
     fn append(&self, event: Event) -> Result<Durable> {
-        self.append_within(event, Duration::ZERO)
+        self.ledger.append(self.entry(event), Duration::ZERO)
     }
 
-    /// Appends what nobody waits for before `patience` is over: others may share its write.
-    fn append_within(&self, event: Event, patience: Duration) -> Result<Durable> {
+    /// What makes the record of it, at its place in the log.
+    fn entry(&self, event: Event) -> Build {
         let time = self.time.clone();
-        let build: Build = Box::new(move |sequence, now| {
+        Box::new(move |sequence, now| {
             let now = time.fetch_max(now, Relaxed).max(now);
             let text = event.record(sequence, now).to_json();
             debug_assert!(text.len() <= MAX_ENTRY);
@@ -287,8 +296,7 @@ impl Audit {
             data.extend((text.len() as u16).to_be_bytes());
             data.extend(&text);
             Entry { data: data.into(), leaf_hash: leaf_hash(&text) }
-        });
-        self.ledger.append(build, patience)
+        })
     }
 
     /// What a caller is told whose request could not be recorded.
@@ -305,6 +313,26 @@ impl Audit {
         drop(self.append(Event::of_daemon("stop")));
         let this = self.clone();
         let _ = tokio::task::spawn_blocking(move || this.ledger.close(LAST_CHECKPOINT)).await;
+    }
+}
+
+/// A request that uses a key, counted until it ends.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn count(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Relaxed);
+        Self(counter)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.load(Relaxed) == 1
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

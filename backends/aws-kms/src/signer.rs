@@ -80,7 +80,8 @@ impl KmsSigner {
             return Err(fault::of_lie("AWS KMS signed with another algorithm than it was asked for"));
         }
         let signature = answer.signature().map(|s| s.as_ref().to_vec()).unwrap_or_default();
-        if self.info.public_key.verify(algorithm, request.input(), &signature).is_ok() {
+        let verified = signer_remote::verify(&self.info.public_key, algorithm, request.input(), &signature);
+        if verified.await.is_ok() {
             return Ok(Signature::new(signature));
         }
         self.compare_public_key().await?;

@@ -53,8 +53,9 @@ impl VersionSigner {
                 };
                 let answer = self.service.clients.ask(fault::SIGN, call).await?;
                 let signature = self.read(answer, algorithm)?;
-                let verified = self.info.public_key.verify(algorithm, &input, signature.as_bytes());
-                verified.map_err(|_| damaged("the signature does not verify"))?;
+                let verified =
+                    signer_remote::verify(&self.info.public_key, algorithm, &input, signature.as_bytes());
+                verified.await.map_err(|_| damaged("the signature does not verify"))?;
                 Ok(signature)
             })
             .await;

@@ -43,8 +43,13 @@ impl VersionSigner {
                 };
                 let answer = self.service.clients.ask(fault::SIGN, call).await?;
                 check(&answer, &ask)?;
-                let verified = self.info.public_key.verify(request.algorithm(), &input, &answer.signature);
-                verified.map_err(|_| damaged("the signature does not verify"))?;
+                let verified = signer_remote::verify(
+                    &self.info.public_key,
+                    request.algorithm(),
+                    &input,
+                    &answer.signature,
+                );
+                verified.await.map_err(|_| damaged("the signature does not verify"))?;
                 Ok(Signature::new(answer.signature.to_vec()))
             })
             .await;

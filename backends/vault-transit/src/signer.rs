@@ -87,7 +87,9 @@ impl VaultSigner {
         let body = sign::body(&request, self.version)?;
         let answer = self.shared.client.sign(&self.sign_path, body, request.until()).await?;
         let signature = sign::read(&answer, self.version)?;
-        if self.info.public_key.verify(algorithm, request.input(), signature.as_bytes()).is_ok() {
+        let verified =
+            signer_remote::verify(&self.info.public_key, algorithm, request.input(), signature.as_bytes());
+        if verified.await.is_ok() {
             return Ok(signature);
         }
         // Another key may have this name by now. That is for whoever opens it again.

@@ -44,6 +44,9 @@ use crate::{
 
 mod publisher;
 
+/// A write that took no longer may be done by whoever wants it: [`Ledger::append_here`].
+const QUICK: Duration = Duration::from_millis(1);
+
 /// How much a ledger takes on at a time, and how often it signs.
 #[derive(Clone, Debug)]
 pub struct LedgerLimits {
@@ -105,6 +108,10 @@ struct Shared {
     durable: AtomicU64,
     published: watch::Sender<Option<Arc<Published>>>,
     publish_every: Mutex<Duration>,
+    /// Held by whoever makes entries durable. What is guarded is the time of the newest ones, in milliseconds since 1970.
+    turn: Mutex<u64>,
+    /// Whether the last write was a quick one.
+    quick: AtomicBool,
     /// Wakes the publisher. What is guarded is whether the ledger is being closed.
     bell: (Mutex<bool>, Condvar),
     /// The thread that makes entries durable; whether it waits for more of them; whether it shall not.
@@ -193,6 +200,8 @@ impl Ledger {
             durable: AtomicU64::new(size),
             published: watch::Sender::new(published.map(Arc::new)),
             publish_every: Mutex::new(limits.publish_every),
+            turn: Mutex::new(0),
+            quick: AtomicBool::new(false),
             bell: (Mutex::new(false), Condvar::new()),
             sequencer: OnceLock::new(),
             resting: AtomicBool::new(false),
@@ -234,6 +243,33 @@ impl Ledger {
             }
             Some(Err(mpsc::error::TrySendError::Closed(_))) | None => Err(closed()),
         }
+    }
+
+    /// As [`Ledger::append`] without patience, and on this thread where that is one quick write: nobody else's entries are
+    /// being made durable, the journal has room, and the last write took at most a millisecond. Blocks for that write. It
+    /// spares a lone caller the way to another thread and back, which takes as long as the write.
+    pub fn append_here(&self, build: Build) -> Result<Durable> {
+        let shared = &*self.shared;
+        {
+            // Held to the end: closing waits for this entry.
+            let submissions = lock(&self.submissions);
+            if submissions.is_none() {
+                return Err(closed());
+            }
+            if shared.quick.load(Ordering::Relaxed)
+                && let Ok(mut time) = shared.turn.try_lock()
+            {
+                *time = now_millis().max(*time);
+                let begin = shared.durable.load(Ordering::Relaxed);
+                let batch = Batch { begin, entries: vec![build(begin, *time)] };
+                if shared.storage.has_room(&batch) {
+                    let (told, durable) = oneshot::channel();
+                    let _ = told.send(shared.stage(&batch).map(|()| (begin, *time)));
+                    return Ok(Durable(durable));
+                }
+            }
+        }
+        self.append(build, Duration::ZERO)
     }
 
     /// Somebody waits now for what was appended: no more patience.
@@ -347,6 +383,44 @@ impl Shared {
         self.bell.1.notify_all();
     }
 
+    /// Step 1. Afterwards the batch is in the tree, or was never there.
+    fn stage(&self, batch: &Batch) -> Result<()> {
+        let began = Instant::now();
+        let snapshot = || lock(&self.tree).frontier.to_bytes();
+        let staged = if self.storage.has_room(batch) {
+            self.storage.stage(batch, &snapshot)
+        } else {
+            self.write_tiles().and_then(|_| self.storage.stage(batch, &snapshot))
+        };
+        let staged = staged.and_then(|swap| match swap {
+            Swap::Done => Ok(()),
+            Swap::Overtaken => Err(overtaken()),
+        });
+        if let Err(error) = staged {
+            tracing::warn!("a batch is refused: {error}");
+            self.quick.store(false, Ordering::Relaxed);
+            lock(&self.condition).append_error = Some(error.clone());
+            return Err(error);
+        }
+        self.quick.store(began.elapsed() <= QUICK, Ordering::Relaxed);
+        {
+            let mut tree = lock(&self.tree);
+            let Tree { frontier, growth, .. } = &mut *tree;
+            batch.entries.iter().for_each(|entry| frontier.push(entry, growth));
+        }
+        self.durable.store(batch.begin + batch.entries.len() as u64, Ordering::Release);
+        let mut condition = lock(&self.condition);
+        condition.append_error = None;
+        if condition.unsigned_since.is_none() {
+            condition.unsigned_since = Some(Instant::now());
+            drop(condition);
+            // The publisher sleeps until there is something to sign.
+            drop(lock(&self.bell.0));
+            self.bell.1.notify_all();
+        }
+        Ok(())
+    }
+
     /// Step 2 for all that is durable. Gives the tree of it.
     fn write_tiles(&self) -> Result<Frontier> {
         let mut unwritten = lock(&self.unwritten);
@@ -377,9 +451,10 @@ struct Sequencer {
 
 impl Sequencer {
     fn run(self, mut incoming: mpsc::Receiver<Waiting>) {
-        let mut time = 0;
         while let Some(first) = incoming.blocking_recv() {
-            time = now_millis().max(time);
+            let mut turn = lock(&self.shared.turn);
+            let time = now_millis().max(*turn);
+            *turn = time;
             let begin = self.shared.durable.load(Ordering::Relaxed);
             let mut batch = Batch { begin, entries: Vec::new() };
             let (mut waiting, mut bytes) = (Vec::new(), 0);
@@ -408,7 +483,8 @@ impl Sequencer {
             }
             // Whoever was in a hurry until now has an entry in this batch, or in one that follows at once.
             self.shared.hurry.store(false, Ordering::SeqCst);
-            let staged = self.stage(&batch);
+            let staged = self.shared.stage(&batch);
+            drop(turn);
             for (at, durable) in waiting.into_iter().enumerate() {
                 // Nobody may be waiting any more.
                 let _ = durable.send(staged.clone().map(|()| (begin + at as u64, time)));
@@ -429,42 +505,6 @@ impl Sequencer {
         }
         shared.resting.store(false, Ordering::SeqCst);
         !shared.hurry.load(Ordering::SeqCst)
-    }
-
-    /// Step 1. Afterwards the batch is in the tree, or was never there.
-    fn stage(&self, batch: &Batch) -> Result<()> {
-        let shared = &*self.shared;
-        let snapshot = || lock(&shared.tree).frontier.to_bytes();
-        let staged = if shared.storage.has_room(batch) {
-            shared.storage.stage(batch, &snapshot)
-        } else {
-            shared.write_tiles().and_then(|_| shared.storage.stage(batch, &snapshot))
-        };
-        let staged = staged.and_then(|swap| match swap {
-            Swap::Done => Ok(()),
-            Swap::Overtaken => Err(overtaken()),
-        });
-        if let Err(error) = staged {
-            tracing::warn!("a batch is refused: {error}");
-            lock(&shared.condition).append_error = Some(error.clone());
-            return Err(error);
-        }
-        {
-            let mut tree = lock(&shared.tree);
-            let Tree { frontier, growth, .. } = &mut *tree;
-            batch.entries.iter().for_each(|entry| frontier.push(entry, growth));
-        }
-        shared.durable.store(batch.begin + batch.entries.len() as u64, Ordering::Release);
-        let mut condition = lock(&shared.condition);
-        condition.append_error = None;
-        if condition.unsigned_since.is_none() {
-            condition.unsigned_since = Some(Instant::now());
-            drop(condition);
-            // The publisher sleeps until there is something to sign.
-            drop(lock(&shared.bell.0));
-            shared.bell.1.notify_all();
-        }
-        Ok(())
     }
 }
 

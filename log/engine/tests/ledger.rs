@@ -6,7 +6,7 @@ mod support;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -157,6 +157,54 @@ async fn entries_wait_for_each_other_until_somebody_waits() {
     assert!(began.elapsed() < long);
     close(ledger).await;
     assert_eq!(place.proven(), 54);
+}
+
+/// A lone caller's thread writes itself where the disk is quick, and whoever else appends meanwhile loses nothing by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_alone_writes_himself() {
+    let place = Place::new().await;
+    let ledger = Arc::new(place.open().unwrap());
+    append(&ledger, "how quick the disk is".into()).await.unwrap();
+    let writers = Arc::new(Mutex::new(Vec::new()));
+    // A write that was slow is left to the other thread next time.
+    for index in 1..=1000 {
+        let (writers, (_, build)) = (writers.clone(), entry(format!("alone {index}").as_bytes()));
+        let noted = move |index, time| {
+            writers.lock().unwrap().push(std::thread::current().id());
+            build(index, time)
+        };
+        assert_eq!(ledger.append_here(Box::new(noted)).unwrap().await.unwrap().0, index);
+    }
+    let here = std::thread::current().id();
+    let written_here = writers.lock().unwrap().iter().filter(|writer| **writer == here).count();
+    assert!(written_here > 100, "{written_here} of 1000 were written here");
+
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let mut indices = Vec::new();
+                for round in 0..200 {
+                    let (_, build) = entry(format!("{task} {round}").as_bytes());
+                    let durable = match task % 2 {
+                        0 => ledger.append_here(build),
+                        _ => ledger.append(build, Duration::from_micros(300)),
+                    };
+                    indices.push(durable.unwrap().await.unwrap().0);
+                }
+                indices
+            })
+        })
+        .collect();
+    let mut indices = Vec::new();
+    for task in tasks {
+        indices.extend(task.await.unwrap());
+    }
+    indices.sort_unstable();
+    assert!(indices.into_iter().eq(1001..2601), "an index is missing, or was given twice");
+    let ledger = Arc::into_inner(ledger).unwrap();
+    close(ledger).await;
+    assert_eq!(place.proven(), 2601);
 }
 
 #[tokio::test(flavor = "multi_thread")]
