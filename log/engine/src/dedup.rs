@@ -1,11 +1,17 @@
 //! Which entries are in the log already.
 //!
 //! What is new lies in memory, all else in SQLite: a part of each entry's identity, and its index. The file is made from the
-//! log and can be made again: it is behind the log by up to a second, and a start reads the entries that it misses. A find
+//! log and can be made again: it is behind the log by a second or two, and a start reads the entries that it misses. A find
 //! in the file counts only when the entry at that index really is the same.
+//!
+//! Identities are hashes. In a long log each new one belongs into a page of its own, and writing a page for an entry costs more
+//! than all else that the log does for it. So entries come into a small table first, and a hand goes round all identities,
+//! once for each [`SWEEP`] entries: what it passes moves on to the large table, many to a page. Where the hand is follows from
+//! the size of the log.
 
 use std::{
     collections::HashMap,
+    ops::Range,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -32,8 +38,16 @@ const STORED: usize = 10;
 /// Another form of the file is made anew.
 const VERSION: i64 = 2;
 /// How many entries go into the file at once, and how long they wait for each other.
-const FLUSH_ENTRIES: usize = 4096;
-const FLUSH_AFTER: Duration = Duration::from_millis(500);
+const FLUSH_ENTRIES: usize = 8192;
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// In how many entries the hand goes round; on the average half as many are in the small table, which fits into the cache.
+const SWEEP: u64 = 1 << 18;
+/// Steps of a round: what identities begin with.
+const STEPS: u64 = 1 << 16;
+
+/// The older one first: it is the one that counts.
+const LOOK_UP: &str =
+    "SELECT at FROM entries WHERE identity = ?1 UNION ALL SELECT at FROM young WHERE identity = ?1 LIMIT 1";
 
 /// Where an entry is, or will be.
 pub(crate) enum Place {
@@ -128,7 +142,7 @@ impl Dedup {
     fn in_file(&self, identity: &Hash, storage: &dyn Objects, format: Format) -> Result<Option<u64>> {
         let Some(reader) = &self.reader else { return Ok(None) };
         let index: Option<i64> = lock(reader)
-            .prepare_cached("SELECT at FROM entries WHERE identity = ?1")
+            .prepare_cached(LOOK_UP)
             .and_then(|mut query| query.query_row([&identity[..STORED]], |row| row.get(0)).optional())
             .map_err(|e| failed(&e))?;
         let Some(index) = index.and_then(|i| u64::try_from(i).ok()) else { return Ok(None) };
@@ -210,12 +224,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     if !empty && version != VERSION {
         return Err(rusqlite::Error::InvalidQuery);
     }
-    // NORMAL: consistent after a power cut, and without waiting for the disk at each commit. In a long log each entry is in a page of
-    // its own: a write-ahead log of 32 MiB brings them into the file, and to the disk, an eighth as often as the usual one.
+    // NORMAL: consistent after a power cut, and without waiting for the disk at each commit. A write-ahead log of 32 MiB brings
+    // pages into the file, and to the disk, an eighth as often as the usual one.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096;
          PRAGMA wal_autocheckpoint = 8192;
          CREATE TABLE IF NOT EXISTS entries (identity BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS young (identity BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL);
          INSERT OR IGNORE INTO progress VALUES (1, 0);
          PRAGMA user_version = 2;",
@@ -266,12 +281,13 @@ fn each_tile(
     Ok(())
 }
 
-/// Puts entries in; the first of two with the same identity stays.
+/// Puts entries in, and moves those on that the hand passes; the first of two with the same identity stays.
 fn insert(connection: &mut Connection, entries: &[(Hash, u64)]) -> rusqlite::Result<()> {
     let Some(end) = entries.iter().map(|(_, index)| index + 1).max() else { return Ok(()) };
     let transaction = connection.transaction()?;
+    let begin = indexed(&transaction)?;
     {
-        let mut query = transaction.prepare_cached("INSERT OR IGNORE INTO entries VALUES (?1, ?2)")?;
+        let mut query = transaction.prepare_cached("INSERT OR IGNORE INTO young VALUES (?1, ?2)")?;
         // In the order of the tree: neighbours share pages.
         let mut sorted: Vec<_> = entries.iter().collect();
         sorted.sort_unstable();
@@ -280,7 +296,37 @@ fn insert(connection: &mut Connection, entries: &[(Hash, u64)]) -> rusqlite::Res
         }
         transaction.execute("UPDATE progress SET size = ?1", [end.cast_signed()])?;
     }
+    for steps in passed(begin, end) {
+        move_on(&transaction, steps)?;
+    }
     transaction.commit()
+}
+
+/// The steps that the hand takes while a log grows from one size to another: one range, or two beyond the last step.
+fn passed(begin: u64, end: u64) -> impl Iterator<Item = Range<u64>> {
+    let hand = |size| size / (SWEEP / STEPS);
+    let steps = hand(end).saturating_sub(hand(begin)).min(STEPS);
+    let from = hand(begin) % STEPS;
+    let beyond = (from + steps).saturating_sub(STEPS);
+    [from..from + steps - beyond, 0..beyond].into_iter().filter(|steps| !steps.is_empty())
+}
+
+/// Moves what begins with one of these from the small table to the large one.
+fn move_on(connection: &Connection, steps: Range<u64>) -> rusqlite::Result<()> {
+    // The end of the last step is greater than every identity.
+    let prefix = |step: u64| match u16::try_from(step) {
+        Ok(step) => step.to_be_bytes().to_vec(),
+        Err(_) => vec![0xff; STORED + 1],
+    };
+    let range = params![prefix(steps.start), prefix(steps.end)];
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO entries SELECT identity, at FROM young
+             WHERE identity >= ?1 AND identity < ?2 ORDER BY identity",
+        )?
+        .execute(range)?;
+    connection.prepare_cached("DELETE FROM young WHERE identity >= ?1 AND identity < ?2")?.execute(range)?;
+    Ok(())
 }
 
 fn write_all(connection: &mut Connection, incoming: &Receiver<Vec<(Hash, u64)>>, memory: &Mutex<Memory>) {
@@ -310,5 +356,52 @@ fn write_all(connection: &mut Connection, incoming: &Receiver<Vec<(Hash, u64)>>,
         for (identity, _) in &entries {
             memory.recent.remove(identity);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::leaf_hash;
+
+    #[test]
+    fn the_hand_goes_round_once_in_a_sweep() {
+        let steps = |begin, end| passed(begin, end).collect::<Vec<_>>();
+        assert_eq!(steps(0, 3), []);
+        assert_eq!(steps(3, 4), [0..1]);
+        assert_eq!(steps(0, SWEEP), [0..STEPS]);
+        assert_eq!(steps(SWEEP - 4, SWEEP + 8), [STEPS - 1..STEPS, 0..2]);
+        assert_eq!(steps(SWEEP / 2, 9 * SWEEP), [STEPS / 2..STEPS, 0..STEPS / 2]);
+        assert_eq!(steps(9, 4), []);
+    }
+
+    #[test]
+    fn entries_move_on_and_are_found_wherever_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connect(&folder.path().join("entries.sqlite")).unwrap();
+        let entries = |from: u64, count: u64| -> Vec<_> {
+            (from..from + count).map(|index| (leaf_hash(&index.to_be_bytes()), index)).collect()
+        };
+        let count = |connection: &Connection, table: &str| -> u64 {
+            let count: i64 =
+                connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+            count as u64
+        };
+        let (first, second) = (entries(SWEEP - 2000, 2000), entries(SWEEP, 2000));
+        // From 0 to here is a whole round.
+        insert(&mut connection, &first).unwrap();
+        assert_eq!((count(&connection, "young"), count(&connection, "entries")), (0, 2000));
+        insert(&mut connection, &second).unwrap();
+        let (young, old) = (count(&connection, "young"), count(&connection, "entries"));
+        assert!(young > 1900 && old > 2000 && young + old == 4000, "{young} and {old}");
+        // The same again, as after a crash: what is there stays as it is.
+        let again: Vec<_> = second.iter().map(|(identity, index)| (*identity, index + 2000)).collect();
+        insert(&mut connection, &again).unwrap();
+        for (identity, index) in first.iter().chain(&second) {
+            let at: i64 = connection.query_row(LOOK_UP, [&identity[..STORED]], |row| row.get(0)).unwrap();
+            assert_eq!(at as u64, *index);
+        }
+        insert(&mut connection, &entries(2 * SWEEP + 4000, 1)).unwrap();
+        assert_eq!((count(&connection, "young"), count(&connection, "entries")), (0, 4001));
     }
 }
