@@ -366,12 +366,12 @@ mod tests {
 
     #[test]
     fn the_hand_goes_round_once_in_a_sweep() {
-        let steps = |begin, end| passed(begin, end).collect::<Vec<_>>();
+        let steps = |begin, end| passed(begin, end).map(|s| (s.start, s.end)).collect::<Vec<_>>();
         assert_eq!(steps(0, 3), []);
-        assert_eq!(steps(3, 4), [0..1]);
-        assert_eq!(steps(0, SWEEP), [0..STEPS]);
-        assert_eq!(steps(SWEEP - 4, SWEEP + 8), [STEPS - 1..STEPS, 0..2]);
-        assert_eq!(steps(SWEEP / 2, 9 * SWEEP), [STEPS / 2..STEPS, 0..STEPS / 2]);
+        assert_eq!(steps(3, 4), [(0, 1)]);
+        assert_eq!(steps(0, SWEEP), [(0, STEPS)]);
+        assert_eq!(steps(SWEEP - 4, SWEEP + 8), [(STEPS - 1, STEPS), (0, 2)]);
+        assert_eq!(steps(SWEEP / 2, 9 * SWEEP), [(STEPS / 2, STEPS), (0, STEPS / 2)]);
         assert_eq!(steps(9, 4), []);
     }
 

@@ -17,10 +17,9 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
+use super::hashes;
 use crate::decode::Decoded;
 
-/// How much of a hash is stored: a find is looked at again in the entry itself.
-const STORED: usize = 6;
 /// Entries that go into the file at once.
 const TILES: u64 = 8;
 /// How long what is new may wait for more.
@@ -31,7 +30,7 @@ const REST: u32 = 9;
 const MINUTE: u64 = 60_000;
 const WEEK: u64 = 7 * 24 * 60;
 /// Another form of the file is made anew.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// A checkpoint of the past.
 #[derive(Clone, Debug)]
@@ -104,13 +103,11 @@ impl Index {
     /// Entries that may have a hash in them: digest, or fingerprint of a key; the newest first. In a certificate log leaf hashes
     /// too; the leaf hashes of a signature log are known to the log itself ([`Log::find`]).
     pub(super) fn by_hash(&self, hash: &[u8], most: usize) -> Result<Vec<u64>> {
-        let stored = &hash[..hash.len().min(STORED)];
         let find = || {
+            // What is packed meanwhile is in one place or in the other.
             let reader = self.reader();
-            let mut query =
-                reader.prepare_cached("SELECT at FROM hashes WHERE hash = ?1 ORDER BY at DESC LIMIT ?2")?;
-            let rows = query.query_map(params![stored, limit(most)], |row| row.get::<_, i64>(0))?;
-            rows.map(|at| at.map(i64::cast_unsigned)).collect::<rusqlite::Result<Vec<_>>>()
+            let now = reader.unchecked_transaction()?;
+            hashes::find(&now, hash, most, progress(&now)?)
         };
         find().map_err(|e| failed(&e))
     }
@@ -209,7 +206,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2048;
          PRAGMA wal_autocheckpoint = 8192;
-         CREATE TABLE IF NOT EXISTS hashes (hash BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (hash, at)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
          CREATE TABLE IF NOT EXISTS named (name INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (name, at)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS checkpoints (minute INTEGER PRIMARY KEY, size INTEGER NOT NULL, seen INTEGER NOT NULL,
@@ -217,8 +213,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
          CREATE INDEX IF NOT EXISTS checkpoints_of_size ON checkpoints (size);
          CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL);
          INSERT OR IGNORE INTO progress VALUES (1, 0);
-         PRAGMA user_version = 2;",
+         PRAGMA user_version = 3;",
     )?;
+    connection.execute_batch(hashes::SCHEMA)?;
     Ok(connection)
 }
 
@@ -354,8 +351,7 @@ impl Writer {
                 names.extend(decoded.identities().map(|san| (san.value.clone(), index)));
             }
         }
-        hashes.sort_unstable();
-        self.insert(&hashes, &names, end).map_err(|e| failed(&e))?;
+        self.insert(&hashes, &names, begin, end).map_err(|e| failed(&e))?;
         Ok(true)
     }
 
@@ -363,14 +359,12 @@ impl Writer {
         &mut self,
         hashes: &[(Vec<u8>, u64)],
         names: &[(String, u64)],
+        begin: u64,
         end: u64,
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         {
-            let mut query = transaction.prepare_cached("INSERT OR IGNORE INTO hashes VALUES (?1, ?2)")?;
-            for (hash, index) in hashes {
-                query.execute(params![&hash[..hash.len().min(STORED)], index.cast_signed()])?;
-            }
+            hashes::insert(&transaction, hashes, begin, end)?;
             let mut name = transaction.prepare_cached("INSERT OR IGNORE INTO names (name) VALUES (?1)")?;
             let mut id = transaction.prepare_cached("SELECT id FROM names WHERE name = ?1")?;
             let mut named = transaction.prepare_cached("INSERT OR IGNORE INTO named VALUES (?1, ?2)")?;

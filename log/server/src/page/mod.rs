@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod entry;
+mod hashes;
 mod home;
 mod index;
 mod layout;
