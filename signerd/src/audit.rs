@@ -205,7 +205,15 @@ impl Audit {
         let under_way = UnderWay::count(&self.under_way);
         if let Some(result) = (&mut work).now_or_never() {
             match &result {
-                Ok(_) => self.written(event.ended(&result)).await?,
+                Ok(_) => {
+                    let entry = self.entry(event.ended(&result));
+                    let written = if under_way.is_alone() {
+                        self.ledger.append_here(entry)
+                    } else {
+                        self.ledger.append(entry, Duration::ZERO)
+                    };
+                    self.settled(written).await?;
+                }
                 // Turned away before any key was used: a caller in a hurry must not fill the log.
                 Err(e) if matches!(e.kind(), ErrorKind::Busy { .. } | ErrorKind::BadRequest) => {}
                 Err(_) => drop(self.append(event.ended(&result))),
@@ -213,8 +221,8 @@ impl Audit {
             return result;
         }
         let mut begun = Begun { audit: self.clone(), written: None, index: None, event: Some(event.clone()) };
-        // The device has its request; nobody but this caller waits for this thread.
-        let written = if under_way.is_alone() {
+        // Where the device has its request already, and nobody but this caller waits for this thread.
+        let written = if under_way.is_alone() && event.is_at_its_device() {
             self.ledger.append_here(self.entry(event.begun()))
         } else {
             self.ledger.append(self.entry(event.begun()), event.patience())
@@ -249,9 +257,7 @@ impl Audit {
         if !event.helps_the_log {
             self.ready()?;
         }
-        let written = self.append(event.begun()).map_err(|e| self.unrecorded(&e))?;
-        let (index, _) = written.await.map_err(|e| self.unrecorded(&e))?;
-        event.of = Some(index);
+        event.of = Some(self.settled(self.append(event.begun())).await?);
         Ok(Change { audit: self.clone(), event: Some(event) })
     }
 
@@ -277,8 +283,14 @@ impl Audit {
     }
 
     async fn written(&self, event: Event) -> Result<()> {
-        let written = self.append(event).map_err(|e| self.unrecorded(&e))?;
-        written.await.map(drop).map_err(|e| self.unrecorded(&e))
+        self.settled(self.append(event)).await.map(drop)
+    }
+
+    /// Waits until a record is durable, and says where it is.
+    async fn settled(&self, written: Result<Durable>) -> Result<u64> {
+        let unrecorded = |e: Error| self.unrecorded(&e);
+        let (index, _) = written.map_err(unrecorded)?.await.map_err(unrecorded)?;
+        Ok(index)
     }
 
     fn append(&self, event: Event) -> Result<Durable> {

@@ -149,6 +149,12 @@ impl Event {
         Ok((self, request))
     }
 
+    /// Whether the device has the request as soon as it was sent: a driver process has. What goes over a network waits for this
+    /// thread to send it.
+    pub(super) fn is_at_its_device(&self) -> bool {
+        matches!(&self.key, Some(KeyOf::Opened(entry)) if entry.place().driver().is_some())
+    }
+
     /// How long the device will take at the least: for so long its record may wait for those of others.
     pub(super) fn patience(&self) -> Duration {
         let Some(KeyOf::Opened(entry)) = &self.key else { return Duration::ZERO };
