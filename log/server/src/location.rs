@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -146,6 +147,8 @@ impl Location {
 }
 
 const DESCRIPTION: &str = ".state/log.json";
+/// How long a store may take to show what it refuses to make a second time.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 const FROZEN: &str = ".state/frozen";
 
 impl Opened {
@@ -175,14 +178,21 @@ impl Opened {
             Says::Folder(folder) => description.write(folder),
             Says::Bucket(storage, location) => {
                 let text = description.to_json()?;
-                // Ours may be there already: a request that was made again because its answer was lost.
-                if storage.bucket().create(DESCRIPTION, &text)?
-                    || storage.bucket().get(DESCRIPTION)?.as_deref() == Some(text.as_ref())
-                {
-                    return Ok(());
+                let until = Instant::now() + ON_ITS_WAY;
+                while !storage.bucket().create(DESCRIPTION, &text)? {
+                    // Ours may be there already, or be about to be: a request that was made again because its answer was lost.
+                    let there = storage.bucket().get(DESCRIPTION)?;
+                    if there.as_deref() == Some(text.as_ref()) {
+                        break;
+                    }
+                    if there.is_some() || Instant::now() > until {
+                        let what = format!("there is a log in {location} already");
+                        return Err(Error::new(ErrorKind::AlreadyExists, what)
+                            .next("choose another prefix, or serve this one"));
+                    }
+                    std::thread::sleep(ON_ITS_WAY / 50);
                 }
-                Err(Error::new(ErrorKind::AlreadyExists, format!("there is a log in {location} already"))
-                    .next("choose another prefix, or serve this one"))
+                Ok(())
             }
         }
     }
