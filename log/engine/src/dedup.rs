@@ -96,7 +96,10 @@ impl Dedup {
             (0, connect(&path).map_err(|e| failed(&e))?)
         };
         catch_up(&mut connection, storage, format, indexed, size)?;
-        let reader = Mutex::new(connect(&path).map_err(|e| failed(&e))?);
+        let reader = connect(&path).map_err(|e| failed(&e))?;
+        // Enough for all but the leaves of ten million entries; those come from the system's cache.
+        reader.pragma_update(None, "cache_size", -2048).map_err(|e| failed(&e))?;
+        let reader = Mutex::new(reader);
         let (to_file, entries) = sync_channel(64);
         let shared = memory.clone();
         let writer = std::thread::Builder::new()
