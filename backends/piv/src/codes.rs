@@ -74,9 +74,10 @@ fn verdict(code: Code) -> Verdict {
             "another program has the card to itself",
             "end it; for GnuPG, write `pcsc-shared` in ~/.gnupg/scdaemon.conf and run `gpgconf --kill scdaemon`",
         ),
-        // A service that is ended in mid-call refuses, too: only who is refused again is refused.
+        // A service that is ended in mid-call refuses, too: only who is refused again is refused. It may be about one reader, so
+        // that other readers are looked at.
         Code::SecurityViolation | Code::NoAccess => (
-            FindService,
+            FindCard,
             ErrorKind::Denied,
             "the smart card service (pcscd) does not let this user in: polkit forbids it",
             "allow org.debian.pcsc-lite.access_pcsc and access_card to the daemon's user in a polkit rule: \
@@ -122,7 +123,7 @@ mod tests {
             assert_ne!(remedy(code), Remedy::GiveUp, "{code:?}");
         }
         assert_eq!(error(Code::SecurityViolation).kind(), ErrorKind::Denied);
-        assert_eq!(remedy(Code::SecurityViolation), Remedy::FindService);
+        assert_eq!(remedy(Code::SecurityViolation), Remedy::FindCard);
         assert_eq!(remedy(Code::SharingViolation), Remedy::GiveUp);
         assert!(error(Code::NoService).advice().unwrap().contains("pcscd.socket"));
         assert!(error(Code::SecurityViolation).advice().unwrap().contains("polkit"));

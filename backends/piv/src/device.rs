@@ -275,7 +275,7 @@ impl Owner {
                         let error = self.about(codes::error(code));
                         return (job.fail)(if may_repeat { error } else { error.may_have_happened() });
                     }
-                    if code != pcsc::Error::ResetCard {
+                    if remedy == Remedy::FindCard && code != pcsc::Error::ResetCard {
                         std::thread::sleep(PAUSE);
                     }
                 }
