@@ -32,3 +32,29 @@ pub async fn verify(
         .await
         .unwrap_or_else(|e| Err(Error::internal("a verification ended in a panic").vendor(e)))
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+    };
+    use signer_core::{ErrorKind, KeyType};
+
+    use super::*;
+
+    /// One after the other is a clump: the first is verified here, the others elsewhere.
+    #[tokio::test]
+    async fn a_bad_signature_is_refused_wherever_it_is_verified() {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let key = PublicKey::from_ec_point(KeyType::EcdsaP256, pair.public_key().as_ref()).unwrap();
+        let algorithm = KeyType::EcdsaP256.default_algorithm();
+        let (right, wrong) = (Input::Message("right".into()), Input::Message("wrong".into()));
+        let signature = pair.sign(&SystemRandom::new(), b"right").unwrap();
+        for _ in 0..10 {
+            verify(&key, algorithm, &right, signature.as_ref()).await.unwrap();
+            let refused = verify(&key, algorithm, &wrong, signature.as_ref()).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Denied);
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::index::limit;
+
 /// How much of a hash is stored: a find is looked at again in the entry itself.
 const STORED: usize = 6;
 /// Entries of a shelf.
@@ -80,8 +82,7 @@ pub(super) fn find(
     let Some(stored) = hash.get(..STORED) else { return Ok(Vec::new()) };
     let mut query =
         connection.prepare_cached("SELECT at FROM hashes WHERE hash = ?1 ORDER BY at DESC LIMIT ?2")?;
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = query.query_map(params![stored, limit], |row| row.get::<_, i64>(0))?;
+    let rows = query.query_map(params![stored, limit(most)], |row| row.get::<_, i64>(0))?;
     let mut found = rows.map(|at| at.map(i64::cast_unsigned)).collect::<rusqlite::Result<Vec<_>>>()?;
 
     let mut query = connection.prepare_cached("SELECT records FROM boxes WHERE number = ?1")?;

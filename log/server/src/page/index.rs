@@ -170,7 +170,7 @@ impl Index {
 }
 
 /// A number of rows as SQLite wants it.
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
